@@ -105,15 +105,23 @@ class DecoderProcesses:
         """The connection to the process of a new recording, and its lifeline."""
         connection, theirs = socket.socketpair()
         lifeline, their_lifeline = socket.socketpair()
-        with theirs, their_lifeline, self._lock:
-            descriptors = [theirs.fileno(), their_lifeline.fileno()]
-            try:
-                socket.send_fds(self._control or self._start(), [b"\0"], descriptors)
-            except OSError:
-                logger.warning("The server of decoder processes was lost, and is started again.")
-                self._end()
-                socket.send_fds(self._start(), [b"\0"], descriptors)
+        try:
+            with theirs, their_lifeline, self._lock:
+                self._send([theirs.fileno(), their_lifeline.fileno()])
+        except BaseException:
+            connection.close()
+            lifeline.close()
+            raise
         return connection, lifeline
+
+    def _send(self, descriptors: list[int]) -> None:
+        """Gives the server what a new process needs. It is started if there is none."""
+        try:
+            socket.send_fds(self._control or self._start(), [b"\0"], descriptors)
+        except OSError:
+            logger.warning("The server of decoder processes was lost, and is started again.")
+            self._end()
+            socket.send_fds(self._start(), [b"\0"], descriptors)
 
     def _start(self) -> socket.socket:
         self._control, theirs = socket.socketpair()

@@ -41,11 +41,14 @@ class PortionReport:
 
 @dataclass(frozen=True, slots=True)
 class LeaseReport:
-    """A gateway's portions by quota. `ledger` is the ledger that answered it last, if any."""
+    """A gateway's portions by quota, and the number of this report. `ledger` is the ledger that answered it last, if any;
+    `answered` is the number of the report that it answered."""
 
     gateway: str
     ledger: str | None
     portions: Mapping[str, PortionReport]
+    number: int
+    answered: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,8 @@ class _Bucket:
     at_s: float
     held: dict[str, float] = field(default_factory=dict)
     """What each gateway holds, as far as the ledger knows: no less than it really does."""
+    charged: dict[str, float] = field(default_factory=dict)
+    """The debt of each gateway that was taken from the bucket at its last report."""
 
     @property
     def full(self) -> float:
@@ -90,17 +95,18 @@ class _Bucket:
             self.level *= per_minute / self.per_minute
             self.per_minute = per_minute
 
-    def settle(self, gateway: str, report: PortionReport, *, refilled: bool) -> float:
+    def settle(self, gateway: str, report: PortionReport, *, refilled: bool, lost: bool) -> float:
         """Records what a gateway holds. Returns its debt: the amount that brings an overdrawn portion back to 0.
 
         A gateway that had lost the ledger may hold more than it was lent: its part of what refilled. It is taken from the
-        bucket if that has `refilled` in the meantime.
+        bucket if that has `refilled` in the meantime. If the last answer was `lost`, the gateway reports again the debt that
+        was charged then.
         """
         held, kept = self.held.get(gateway, 0.0), max(0.0, report.left)
-        debt = max(0.0, -report.left)
+        debt, known = max(0.0, -report.left), self.charged.get(gateway, 0.0) if lost else 0.0
         beyond = max(0.0, kept + report.returned - held) if refilled else 0.0
-        self.level += report.returned - debt - beyond
-        self.held[gateway] = kept
+        self.level += report.returned - max(0.0, debt - known) - beyond
+        self.held[gateway], self.charged[gateway] = kept, max(debt, known)
         return debt
 
     def lend(self, gateway: str, report: PortionReport) -> float:
@@ -121,15 +127,22 @@ class QuotaLedger:
         self._opens_s = self._tidied_s = clock() + LISTENS_S
         self._lends = self._replaces = False
         self._buckets: dict[str, _Bucket] = {}
-        self._heard_s: dict[str, float] = {}
+        self._heard: dict[str, tuple[float, int]] = {}
+        """When each gateway reported last, and which report that was."""
 
     def exchange(self, report: LeaseReport) -> LeaseAnswer:
         """Settles a gateway's portions, and lends it more."""
         now_s = self._clock()
         self._open_or_listen(report, now_s)
-        self._heard_s[report.gateway] = now_s
-        self._tidy(now_s)
-        grants = {quota: self._grant(quota, report.gateway, each, now_s) for quota, each in report.portions.items()}
+        last = self._heard.get(report.gateway, (0.0, 0))[1]
+        grants = {}
+        if report.number > last:  # otherwise a later one overtook it, and its answer is not waited for
+            self._heard[report.gateway] = now_s, report.number
+            self._tidy(now_s)
+            lost = report.answered != last
+            grants = {
+                quota: self._grant(quota, report.gateway, each, now_s, lost) for quota, each in report.portions.items()
+            }
         return LeaseAnswer(self._name, grants, max(0.0, self._opens_s - now_s))
 
     @property
@@ -140,19 +153,26 @@ class QuotaLedger:
     def _open_or_listen(self, report: LeaseReport, now_s: float) -> None:
         if self._lends:
             return
+        if report.ledger not in (None, self._name) and not self._replaces:
+            self._replaces = True
+            if now_s >= self._opens_s:  # it was found late: others may still look for it
+                self._listen_until(now_s + LISTENS_S)
         if now_s >= self._opens_s:
             self._lends = True
             for bucket in () if self._replaces else self._buckets.values():
                 bucket.level = min(bucket.level + bucket.per_minute, bucket.full)
-        elif report.ledger is not None and report.ledger != self._name:
-            self._replaces = True
 
-    def _grant(self, quota: str, gateway: str, report: PortionReport, now_s: float) -> Grant:
+    def _listen_until(self, opens_s: float) -> None:
+        self._opens_s = self._tidied_s = opens_s
+        for bucket in self._buckets.values():
+            bucket.at_s = opens_s
+
+    def _grant(self, quota: str, gateway: str, report: PortionReport, now_s: float, lost: bool) -> Grant:
         bucket = self._bucket(quota, report.per_minute)
         if self._lends:
             bucket.refill(now_s)
         bucket.change(report.per_minute)
-        debt = bucket.settle(gateway, report, refilled=self._lends)
+        debt = bucket.settle(gateway, report, refilled=self._lends, lost=lost)
         lent = bucket.lend(gateway, report) if self._lends else 0.0
         return Grant(debt + lent, bucket.level)
 
@@ -168,10 +188,11 @@ class QuotaLedger:
         if now_s - self._tidied_s < MINUTE_S:  # the first minute included: what is not known may not be full
             return
         self._tidied_s = now_s
-        for gateway in [gateway for gateway, at_s in self._heard_s.items() if now_s - at_s > MINUTE_S]:
-            del self._heard_s[gateway]
+        for gateway in [gateway for gateway, (at_s, _) in self._heard.items() if now_s - at_s > MINUTE_S]:
+            del self._heard[gateway]
             for bucket in self._buckets.values():
                 bucket.held.pop(gateway, None)
+                bucket.charged.pop(gateway, None)
         for quota in [quota for quota, bucket in self._buckets.items() if _is_new(bucket, now_s)]:
             del self._buckets[quota]
 

@@ -51,8 +51,8 @@ class SpeechClient(Protocol):
 class PieceStore(Protocol):
     """Keeps the sound of pieces, before it is stretched. A piece is the one with number `index` of a request."""
 
-    async def get(self, request: SpeechRequest, index: int) -> Sequence[AudioChunk] | None:
-        """The chunks of a piece; None if they are not kept."""
+    async def get(self, request: SpeechRequest, index: int, tempo: float) -> Sequence[AudioChunk] | None:
+        """The chunks of a piece, which are played `tempo` times as fast; None if they are not kept."""
 
     async def keep(self, request: SpeechRequest, index: int, chunks: Sequence[AudioChunk]) -> None:
         """Keeps the chunks of a whole piece."""
@@ -157,7 +157,7 @@ class _Part:
             nothing = np.zeros(0, np.float32)
             numbers = range(self.first, self.end)
             return [AudioChunk(nothing, self.sample_rate, n, "", last=n + 1 == self.end) for n in numbers], request
-        while store and ahead < self.end and (chunks := await store.get(request, ahead)) is not None:
+        while store and ahead < self.end and (chunks := await store.get(request, ahead, self.tempo)) is not None:
             ahead += 1
             kept += (replace(chunk, last=chunk.last and ahead == self.end) for chunk in chunks)
         return kept, replace(request, pieces=request.pieces[ahead - self.first :], first_index=ahead)

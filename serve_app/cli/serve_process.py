@@ -32,7 +32,7 @@ from serve_app.config import AppConfig
 from serve_app.config_file import ConfigFile, HttpAddress
 from serve_app.edge import tls
 from serve_app.edge.settings import TlsSettings
-from serve_app.gateway.jobs import folder_claim
+from serve_app.gateway.jobs.folder_claim import OTHER_REMEDY, FolderClaim
 from serve_app.profiles import HAPROXY_FOLDER
 
 POLL_S = 0.1
@@ -61,6 +61,7 @@ def main(config_path: Path) -> int:
         with running(settings, stop):
             if not stop.asked.is_set():
                 _announce(settings)
+                _hold_jobs(settings)
             _renew_certificates(settings.app.edge.tls, stop.asked)
             if _wait_for_signal(stop.asked):
                 drain(settings.application, settings.app.drain_s, stop.at_once)
@@ -216,12 +217,19 @@ def _tell_what_waits(app: AppConfig) -> None:
         print(f"Waiting for a machine: {line}", flush=True)
 
 
-def _tell_who_has_the_jobs(settings: ConfigFile) -> None:
+def _hold_jobs(settings: ConfigFile) -> FolderClaim | None:
+    """Holds the folder of jobs until this process ends, also while the only gateway is replaced. Says who has it if that is
+    another service."""
     folder = settings.app.jobs.folder
-    identity = cluster_address.service_identity(settings.application)
-    if other := folder_claim.other_service(Path(folder).expanduser(), identity):
-        print(f"Warning: there are no jobs, files and batches: {folder} (jobs.folder) belongs to another {other}.")
-        print(folder_claim.OTHER_REMEDY, flush=True)
+    try:
+        return FolderClaim(Path(folder).expanduser(), cluster_address.service_identity(settings.application))
+    except MotetError as error:
+        owner = (error.failure.detail or "").partition(": ")[2]
+        print(f"Warning: there are no jobs, files and batches: {folder} (jobs.folder) belongs to another {owner}.")
+        print(OTHER_REMEDY, flush=True)
+    except OSError:  # the gateways say what is wrong with it
+        pass
+    return None
 
 
 def _ready(url: str) -> bool:
@@ -255,7 +263,6 @@ def _announce(settings: ConfigFile) -> None:
     if port := ray_private.metrics_port_of_this_machine():
         print(f"Metrics for Prometheus: http://127.0.0.1:{port}/metrics", flush=True)
     _tell_what_waits(settings.app)
-    _tell_who_has_the_jobs(settings)
     places = config_file.open_places(settings.http, settings.app.edge)
     if places and not settings.app.security.needs_key:
         where = " and ".join(places)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import ssl
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
-from deployments.errors import fail
+from deployments.errors import MotetError, fail
 from serve_app.edge import haproxy_sessions
 from serve_app.edge.haproxy_sessions import ADMIN_SOCKET
 from serve_app.edge.settings import TlsSettings
@@ -47,8 +48,14 @@ def renew(folder: Path, tls: TlsSettings) -> None:
     fronts = list(folder.glob(f"*/{ADMIN_SOCKET}"))
     if not fronts:
         raise fail("unavailable", "No HAProxy of this service runs here.")
-    for admin in fronts:
-        _renew_one(admin, write_pem(admin.parent, tls))
+    failures = []
+    for admin in fronts:  # one that does not answer keeps no other from it
+        try:
+            _renew_one(admin, write_pem(admin.parent, tls))
+        except (OSError, MotetError) as error:
+            failures.append(error)
+    if failures:
+        raise failures[0]
 
 
 def _renew_one(admin: Path, pem: Path) -> None:
@@ -59,7 +66,8 @@ def _renew_one(admin: Path, pem: Path) -> None:
     ):
         answer = haproxy_sessions.command(admin, words).strip()
         if success not in answer:
-            haproxy_sessions.command(admin, f"abort ssl cert {pem}")
+            with suppress(OSError):
+                haproxy_sessions.command(admin, f"abort ssl cert {pem}")
             raise fail("unavailable", f"HAProxy refused the certificate: {answer or 'it said nothing'}")
 
 

@@ -77,7 +77,7 @@ class LoadedModels:
             if not self._directory.open_requests(name):
                 self._directory.remove(name)
         for model in self._models.values():
-            if model.state == "ready" and model.id not in self._directory.models:
+            if model.state == "ready" and model.id not in self._directory.offered:
                 self._directory.add(model.id, *self._placed(model.id, model.model))
                 self._began(model.id, model.model)
         loading = (model for model in self._models.values() if model.state == "loading")

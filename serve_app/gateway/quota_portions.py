@@ -40,7 +40,7 @@ class Portion(Quota):
         self._held = 0.0
         self._reserve: float | None = None
         """What the ledger had left at the last exchange; None before the first one."""
-        self._at_s = self._used_s = self._ask_s = -math.inf
+        self._at_s = self._used_s = self._ask_s = self._opens_s = -math.inf
 
     @property
     def left(self) -> float | None:
@@ -71,6 +71,8 @@ class Portion(Quota):
         rate = self._book.own_rate(self.per_minute)
         if self._book.is_alone:
             return (amount - self._held) / rate
+        if (opens_in_s := self._opens_s - self._book.clock()) > 0:
+            return opens_in_s  # a new ledger does not know yet what there is
         known = self._held + self._reserve_now(self.per_minute)
         if not self.whole and known > 0:
             return 0.0
@@ -116,7 +118,7 @@ class Portion(Quota):
         """What the ledger lent, which may be nothing."""
         self._held += grant.amount
         self._reserve, self._at_s = grant.reserve, self._book.clock()
-        self._ask_s = -math.inf
+        self._ask_s, self._opens_s = -math.inf, self._at_s + opens_in_s
         if self.per_minute is not None and not self._has(self.awaited, self._held):
             wait_s = max(self.awaited - self._held - grant.reserve, 0.0) / (self.per_minute / MINUTE_S)
             self._ask_s = self._at_s + max(opens_in_s, min(wait_s, ASK_AGAIN_S))
@@ -153,6 +155,7 @@ class PortionBook:
         self.on_begin: Callable[[], None] = lambda: None
         self._gateway = gateway
         self._ledger: str | None = None
+        self._reports = self._answered = 0
         self._used: dict[str, Portion] = {}
 
     @property
@@ -166,7 +169,10 @@ class PortionBook:
         return bool(self._used)
 
     def portion(self, name: str, per_minute: float | None, *, whole: bool) -> Portion:
-        """A gateway's portion of a quota."""
+        """A gateway's portion of a quota: the one in use if there is one, since the ledger knows it by its name."""
+        if known := self._used.get(name):
+            known.change(per_minute)
+            return known
         return Portion(name, per_minute, self, whole=whole)
 
     def own_rate(self, per_minute: float) -> float:
@@ -181,13 +187,15 @@ class PortionBook:
     def report(self) -> LeaseReport:
         """All portions in use, for the ledger."""
         limited = {name: each for name, each in self._used.items() if each.per_minute is not None}
-        return LeaseReport(self._gateway, self._ledger, {name: each.report() for name, each in limited.items()})
+        portions = {name: each.report() for name, each in limited.items()}
+        self._reports += 1
+        return LeaseReport(self._gateway, self._ledger, portions, self._reports, self._answered)
 
     def settle(self, answer: LeaseAnswer) -> None:
         """The ledger answered."""
         for portion, grant in self._granted(answer):
             portion.settle(grant, answer.opens_in_s)
-        self._ledger, self.alone_since_s = answer.ledger, math.inf
+        self._ledger, self.alone_since_s, self._answered = answer.ledger, math.inf, self._reports
         self._used = {name: each for name, each in self._used.items() if not each.is_done}
 
     def lose_ledger(self) -> None:

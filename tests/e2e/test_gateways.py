@@ -71,15 +71,26 @@ async def answers(service: Service, seconds: float) -> Counter[int]:
     return counted
 
 
+async def opened(service: Service) -> float:
+    """When the first request is answered. Until the new ledger lends, each is told how soon that is."""
+    async with httpx.AsyncClient(timeout=20) as client:
+        while True:
+            began_s = time.monotonic()
+            sent = await client.get(f"{service.url}/v1/models", headers={"authorization": "Bearer alice"})
+            if sent.status_code == 200:
+                return began_s
+            assert sent.status_code == 429 and int(sent.headers["retry-after"]) <= LISTENS_S
+            await asyncio.sleep(PAUSE_S)
+
+
 async def test_two_gateways_admit_what_one_would_also_when_the_ledger_is_killed(service: Service) -> None:
     assert len(gateways(service)) == 2
     before = [cpu_seconds(each) for each in gateways(service)]
-    await asyncio.sleep(LISTENS_S)
-    began_s = time.monotonic()
+    began_s = await opened(service)
     first = await answers(service, 15.0)
     there_was = PER_MINUTE + A_SECOND * (time.monotonic() - began_s)
     assert set(first) == {200, 429}
-    assert 0.95 * there_was - 1 <= first[200] <= there_was
+    assert 0.95 * there_was - 2 <= first[200] <= there_was
     assert all(now > then for now, then in zip(map(cpu_seconds, gateways(service)), before, strict=True))
 
     service.replica("quota-ledger").kill()

@@ -136,10 +136,10 @@ async def test_a_piece_comes_back_with_its_words() -> None:
     ]
     request = SpeechRequest(("Hé.", "You."), "bo", first_index=3)
     made: list[float] = []
-    pieces = FinishedPieces(Parts(), "tone", "weights", 2.0, made.append)
+    pieces = FinishedPieces(Parts(), "tone", "weights", made.append)
     await pieces.keep(request, 3, chunks)
-    assert await pieces.get(request, 4) is None
-    kept = await pieces.get(request, 3)
+    assert await pieces.get(request, 4, 2.0) is None
+    kept = await pieces.get(request, 3, 2.0)
     assert kept is not None
     assert made == [pytest.approx(200 / 24_000 / 2)]
     for chunk, before in zip(kept, chunks, strict=True):

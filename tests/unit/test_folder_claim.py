@@ -11,7 +11,7 @@ import pytest
 from deployments.errors import MotetError
 from serve_app.gateway.jobs import folder_claim, job_table
 from serve_app.gateway.jobs.database import JobDatabase
-from serve_app.gateway.jobs.folder_claim import LOCK_FILE, FolderClaim, other_service
+from serve_app.gateway.jobs.folder_claim import LOCK_FILE, FolderClaim
 from serve_app.gateway.jobs.records import Job, JobAnswer, JobRequest
 from serve_app.gateway.jobs.settings import JobSettings
 
@@ -25,7 +25,6 @@ def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_gateways_of_one_service_share_the_folder_and_another_service_does_not_get_it(tmp_path: Path) -> None:
     gateways = [FolderClaim(tmp_path, "one") for _ in range(2)]
-    assert other_service(tmp_path, "one") is None
     for gateway in gateways:
         with pytest.raises(MotetError, match="belongs to another service") as refused:
             FolderClaim(tmp_path, "two")
@@ -34,15 +33,7 @@ def test_gateways_of_one_service_share_the_folder_and_another_service_does_not_g
         assert "service one, process" in str(refused.value.failure.detail)
         assert str(tmp_path) not in refused.value.failure.message  # a client is told no path of the server
         gateway.close()
-    assert other_service(tmp_path, "two") is None
     FolderClaim(tmp_path, "two").close()
-
-
-def test_the_operator_is_told_which_service_has_the_folder(tmp_path: Path) -> None:
-    assert other_service(tmp_path, "two") is None
-    claim = FolderClaim(tmp_path, "one")
-    assert (other_service(tmp_path, "two") or "").startswith("service one, process ")
-    claim.close()
 
 
 def test_a_damaged_file_belongs_to_nobody(tmp_path: Path) -> None:

@@ -129,6 +129,13 @@ async def test_a_model_that_is_in_use_stays_until_its_requests_have_ended() -> N
     bench.note()
     assert "bird" in directory.models and "bird" not in directory.offered
     assert (await bench.client.get("/readyz")).json()["status"] == "ready" or "bird" not in str(directory.offered)
+    await bench.load()  # again, while that request is open
+    bench.list.become("bird", "ready")
+    bench.note()
+    assert "bird" in directory.offered
+    await asyncio.create_task(uses())
+    await bench.unload("bird")
+    bench.list.models.clear()
     bench.service.ended(open_request, "/v1/audio/speech", 200)
     bench.note()
     assert "bird" not in directory.models

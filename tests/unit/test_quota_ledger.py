@@ -307,6 +307,60 @@ def test_overdrawn_audio_is_paid_back_by_all_gateways() -> None:
     assert (here.wait_s(), there.wait_s()) == (0.0, 0.0)
 
 
+def test_overdrawn_audio_is_charged_once_however_many_answers_are_lost() -> None:
+    fleet = Fleet(2, 60, whole=False)
+    fleet.portions[0].use()
+    fleet.exchange(0)
+    fleet.portions[0].take(60)
+    for _ in range(10):
+        fleet.exchange(0, lost=True)
+    fleet.exchange(0)
+    fleet.portions[1].use()
+    fleet.exchange(1)
+    assert all(portion.wait_s() <= MINUTE_S for portion in fleet.portions)
+
+
+def test_a_report_that_was_overtaken_changes_nothing() -> None:
+    fleet = Fleet(2, 60, whole=False)
+    fleet.portions[0].use()
+    fleet.exchange(0)
+    fleet.portions[0].take(60)
+    late = fleet.books[0].report()
+    fleet.exchange(0)
+    left = fleet.portions[0].left
+    assert fleet.ledger is not None
+    fleet.ledger.exchange(late)
+    fleet.exchange(0)
+    assert fleet.portions[0].left == pytest.approx(left, abs=0.1)
+
+
+def test_a_ledger_that_is_found_late_listens_as_well() -> None:
+    fleet = Fleet(2, 60)
+    while fleet.ask(0):
+        pass
+    fleet.renew_ledger()
+    fleet.now_s += LISTENS_S + 0.1
+    assert not fleet.ask(0)
+    assert fleet.sum <= 60
+
+
+def test_a_new_service_says_how_soon_it_knows_its_quotas() -> None:
+    fleet = Fleet(2, 1)
+    fleet.renew_ledger()
+    fleet.books = [PortionBook("new", 2, fleet.clock)]
+    [fleet.portions[0]] = [fleet.books[0].portion("alice", 1, whole=True)]
+    assert not fleet.ask(0)
+    assert 0 < fleet.portions[0].wait_s(1.0) <= LISTENS_S
+
+
+def test_a_key_that_comes_back_has_the_portion_that_running_requests_charge() -> None:
+    book = PortionBook("one", 2, lambda: 0.0)
+    portion = book.portion("alice", 60, whole=True)
+    portion.use()
+    assert book.portion("alice", 120, whole=True) is portion
+    assert portion.per_minute == 120
+
+
 def test_a_limit_that_changes_is_no_refill() -> None:
     fleet = Fleet(2, 600)
     while fleet.ask(0):
@@ -329,7 +383,7 @@ def test_the_ledger_forgets_quotas_that_are_full_again() -> None:
         book.settle(ledger.exchange(book.report()))
     assert ledger.quotas == 2
     now_s += 3 * MINUTE_S
-    ledger.exchange(LeaseReport("another", None, {}))
+    ledger.exchange(LeaseReport("another", None, {}, 1, 0))
     assert ledger.quotas == 0
 
 

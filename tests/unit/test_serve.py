@@ -100,17 +100,21 @@ def test_a_start_warns_of_each_open_address_without_a_key(
     assert last.startswith(says) if says else "Warning" not in last
 
 
-def test_a_start_says_which_other_service_has_the_jobs(
+def test_the_folder_of_jobs_is_held_or_its_owner_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     monkeypatch.setattr(cluster_address, "service_identity", lambda application: f"{application} of this cluster")
     settings = ConfigFile(http=HttpAddress(), app=AppConfig(jobs=JobSettings(folder=str(tmp_path))), serve={})
-    own = FolderClaim(tmp_path, f"{settings.application} of this cluster")
-    serve_process._tell_who_has_the_jobs(settings)
+    gateway = FolderClaim(tmp_path, f"{settings.application} of this cluster")
+    held = serve_process._hold_jobs(settings)
+    assert held is not None
     assert capsys.readouterr().out == ""
-    own.close()
+    gateway.close()  # it is replaced
+    with pytest.raises(MotetError, match="belongs to another service"):
+        FolderClaim(tmp_path, "motet of another cluster")
+    held.close()
     other = FolderClaim(tmp_path, "motet of another cluster")
-    serve_process._tell_who_has_the_jobs(settings)
+    assert serve_process._hold_jobs(settings) is None
     said = capsys.readouterr().out
     assert "belongs to another service motet of another cluster, process" in said
     assert "Stop the other one, or give one of them another jobs.folder" in said

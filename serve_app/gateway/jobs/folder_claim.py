@@ -1,8 +1,9 @@
 """Which service a folder of jobs belongs to while that runs. All gateways of one service share the folder. No other service
 may take its jobs: it may have other models, keys and settings.
 
-Each gateway holds a shared lock (`flock`) on a file of the folder, which names its service. The system releases the lock when
-the gateway ends, however it ends, so nothing is left behind that somebody must remove.
+Each gateway holds a shared lock (`flock`) on a file of the folder, which names its service, and so does `motet serve`: its
+only gateway may be replaced. The system releases the lock when the process ends, however it ends, so nothing is left behind
+that somebody must remove. On a cluster without `motet serve`, another service may take the folder while no gateway runs.
 """
 
 from __future__ import annotations
@@ -43,19 +44,6 @@ class FolderClaim:
     def close(self) -> None:
         """Gives the folder up. A service has it until its gateways end."""
         os.close(self._file)
-
-
-def other_service(folder: Path, service: str) -> str | None:
-    """Says which other service has the folder now, for its operator; None if none has."""
-    try:
-        file = os.open(folder / LOCK_FILE, os.O_RDONLY)
-    except OSError:
-        return None
-    try:
-        owner = _read(file)
-        return None if _locked(file, fcntl.LOCK_EX) or owner.get("service") == service else _title(owner)
-    finally:
-        os.close(file)
 
 
 def _shared(file: int, service: str) -> bool:

@@ -73,20 +73,19 @@ class ModelDirectory:
     def resolve(self, wanted: str, task: str) -> str:
         """The name of a model given by name or alias. Raises `MotetError`: not_found if no model of that name does the task,
         forbidden if the request's key may not use it."""
-        name, offered = self._aliases.get(wanted, wanted), self.offered
-        fitting = [n for n, model in offered.items() if model.task == task]
+        name = self._aliases.get(wanted, wanted)
         if name in self._arriving:
             cause = f"The model {quoted(wanted)} is being loaded."
             raise fail("unavailable", cause, "Try again in a moment.", param="model", code="model_loading")
-        if name not in offered:
-            cause = f"The model {quoted(wanted)} does not exist."
-        elif name not in fitting:
-            cause = f"The model {quoted(wanted)} does not do {task}."
-        else:
+        model = None if name in self._withdrawn else self._models.get(name)
+        if model is not None and model.task == task:
             current_request().model = name
             current_key().ensure_may_use(name)
             self._note_use(name)
             return name
+        what = "exist" if model is None else f"do {task}"
+        cause = f"The model {quoted(wanted)} does not {what}."
+        fitting = [name for name, model in self.offered.items() if model.task == task]
         remedy = f"Models for {task}: {', '.join(fitting) or 'none'}."
         raise fail("not_found", cause, remedy, param="model", code="model_not_found")
 
@@ -203,7 +202,9 @@ class ModelDirectory:
 
     def add(self, name: str, model: ModelEntry, placed: Sequence[PlacedModel]) -> None:
         """Offers one more model. Its name and aliases are free."""
-        self._models[name], self._placed[name], self._users[name] = model, placed, set()
+        self._withdrawn.discard(name)  # one of that name may have been withdrawn, with requests that are still open
+        self._models[name], self._placed[name] = model, placed
+        self._users.setdefault(name, set())
         self._aliases |= dict.fromkeys(model.aliases, name)
         self._traits.pop(name, None)
 

@@ -20,22 +20,20 @@ class FinishedPieces:
     """A job's finished parts as the speech driver asks them, for one model. `weights` says what decides its sound. See
     `PieceStore`.
 
-    `made` is called with the seconds of sound of a piece that is there. The text is spoken at `speed`: the model does a part
-    of it, and the rest is done later."""
+    `made` is called with the seconds of sound of a piece that is there, as it is heard."""
 
     parts: KeepsParts
     model: str
     weights: str
-    speed: float = 1.0
     made: Callable[[float], None] = lambda seconds: None
 
-    async def get(self, request: SpeechRequest, index: int) -> Sequence[AudioChunk] | None:
+    async def get(self, request: SpeechRequest, index: int, tempo: float) -> Sequence[AudioChunk] | None:
         """See `PieceStore`."""
         data = await self.parts.get(self._address(request, index))
         if data is None:
             return None
         chunks = await asyncio.to_thread(_chunks, data)
-        self.made(sum(chunk.seconds for chunk in chunks) * request.speed / self.speed)
+        self.made(sum(chunk.seconds for chunk in chunks) / tempo)
         return chunks
 
     async def keep(self, request: SpeechRequest, index: int, chunks: Sequence[AudioChunk]) -> None:

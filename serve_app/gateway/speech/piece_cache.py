@@ -71,7 +71,7 @@ class ModelPieces:
     model: str
     weights: str
 
-    async def get(self, request: SpeechRequest, index: int) -> Chunks | None:
+    async def get(self, request: SpeechRequest, index: int, tempo: float) -> Chunks | None:
         """See `PieceStore`."""
         return self.cache.get(self._key(request, index))
 

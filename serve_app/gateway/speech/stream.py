@@ -308,7 +308,7 @@ class SpeechStream:
         if job := JOB.get():
             if model != self._plan.model:  # the sound of a fallback voice counts for nobody
                 return FinishedPieces(job.parts, model, weights)
-            return FinishedPieces(job.parts, model, weights, self._plan.request.speed, self._ticket.record_made)
+            return FinishedPieces(job.parts, model, weights, self._ticket.record_made)
         return self._cache.of_model(model, weights)
 
     async def _beside_the_loop(self, work: Callable[..., bytes], *arguments: Samples) -> bytes:
