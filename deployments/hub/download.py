@@ -18,6 +18,8 @@ from deployments.hub.transfer import HubTransfer, Pause
 
 SPARE_BYTES = 64 * 1024**2
 """Room that a download leaves on the disk."""
+SMALL_BYTES = 64 * 1024**2
+"""The most that the files which describe a model may have together; the index of a large one has about 1 MB."""
 Progress = Callable[[int, int], None]
 """Called with how many bytes are there, and how many there will be."""
 
@@ -65,7 +67,11 @@ def fetch_locked(download: Download, progress: Progress = lambda done, total: No
 
 @contextmanager
 def borrowed(download: Download, pause: Pause = time.sleep) -> Iterator[Path]:
-    """A folder with small files, downloaded and checked; nothing of it stays. Raises `MotetError` as `fetch` does."""
+    """A folder with small files, downloaded and checked; nothing of it stays. Raises `MotetError` as `fetch` does, and
+    (invalid) for files that are not small."""
+    if download.size > SMALL_BYTES:
+        cause = f"{download.name} says that {', '.join(download.paths)} have {download.size:,} bytes."
+        raise fail("invalid", cause, "That is no model's description. Choose another repository.")
     with TemporaryDirectory() as folder, closing(HubTransfer(download.name, download.commit, pause)) as transfer:
         for file in download.files:
             place = Path(folder, file.path)

@@ -141,6 +141,8 @@ def _statuses(door: Door, *, secure: bool) -> Iterator[tuple[str, int]]:
         try:
             connection.request("GET", path)
             yield path, connection.getresponse().status
+        except TimeoutError:
+            continue  # another path may be faster
         except (OSError, HTTPException):
             return
         finally:
@@ -155,6 +157,10 @@ def _connection(door: Door, *, secure: bool) -> HTTPConnection:
     return HTTPSConnection(door.reachable, door.port, timeout=TIMEOUT_S, context=context)
 
 
+NOT_LET_IN = {"UNAUTHENTICATED", "PERMISSION_DENIED", "UNIMPLEMENTED", "UNAVAILABLE", "DEADLINE_EXCEEDED"}
+"""Statuses of calls that reached no handler."""
+
+
 def _grpc_answer(door: Door) -> DoorAnswer:
     try:
         import grpc  # type: ignore[import-untyped]
@@ -163,7 +169,7 @@ def _grpc_answer(door: Door) -> DoorAnswer:
     place = f"[{door.reachable}]" if ":" in door.reachable else door.reachable
     with grpc.insecure_channel(f"{place}:{door.port}") as channel:
         codes = {_code(channel, call, grpc) for call in CALLS}
-    if "OK" in codes:
+    if codes - NOT_LET_IN:  # also an argument that it refused: it has looked at it
         return DoorAnswer("gRPC: answers without Ray's token", "more")
     if "UNAUTHENTICATED" in codes:
         return DoorAnswer("gRPC: asks for Ray's token")

@@ -16,6 +16,8 @@ from serve_app.cli.service_api import ServiceApi
 from serve_app.cli.terminal import note
 
 POLL_S = 0.5
+MOST_UNTOLD = 20
+"""Answers without the model, of gateways that the loader has not told yet. It tells them within some seconds."""
 LOADED = "/v1/admin/models"
 
 
@@ -31,17 +33,21 @@ def load(
     """Loads a fetched model, or the entry in a file, and waits for it. Raises `MotetError`, also if it does not load."""
     id = own_name or name
     body = {**(_entry(file) if file else {"catalogue": name}), "id": id}
-    service.ask("POST", "/v1/models", json=body)
+    began = service.ask("POST", "/v1/models", json=body)
     if not quiet:
         note(f"{id} is being loaded.")
+    untold = 0
     while True:
         with service.understood():
             found = _found(service, id)
-            state, cause = (found["state"], found["cause"]) if found else ("unloading", None)
+            told = found is not None and found["created"] >= began["created"]
+            state, cause = (found["state"], found["cause"]) if found and told else ("untold", None)
         if state == "ready":
-            note(f"{id} is ready, until it is unloaded or the service ends; other requests went on.")
+            if not quiet:
+                note(f"{id} is ready, until it is unloaded or the service ends; other requests went on.")
             return
-        if state != "loading":
+        untold += state == "untold"
+        if state not in ("loading", "untold") or untold > MOST_UNTOLD:
             reason = f" {cause}" if cause else ""
             raise fail("unavailable", f"{id} was not loaded.{reason}", "The service is as it was.")
         sleep(POLL_S)

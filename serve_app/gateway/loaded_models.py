@@ -70,8 +70,10 @@ class LoadedModels:
     def note(self, models: Sequence[ModelLoad]) -> GatewayAnswer:
         """Takes the whole list of the loader. Returns the open requests of each model."""
         taken = tuple(model.id for model in models if self._configured & set(model.names))
-        self._models = {model.id: model for model in models if model.id not in taken}
-        for name in [name for name in self._directory.added if name not in self._ready]:
+        before, self._models = self._models, {model.id: model for model in models if model.id not in taken}
+        for name in [
+            name for name in self._directory.added if name not in self._ready or self._is_another(name, before)
+        ]:
             self._directory.withdraw(name)
         for name in [name for name in self._directory.added if name not in self._models]:
             if not self._directory.open_requests(name):
@@ -87,6 +89,10 @@ class LoadedModels:
     @property
     def _ready(self) -> set[str]:
         return {name for name, model in self._models.items() if model.state == "ready"}
+
+    def _is_another(self, name: str, before: Mapping[str, ModelLoad]) -> bool:
+        """Whether the model of a name was replaced while the loader could not tell this gateway."""
+        return name in before and before[name].model != self._models[name].model
 
     def open_requests(self, name: str) -> int:
         """The number of open requests of this gateway replica that use a loaded model."""
@@ -115,6 +121,9 @@ class LoadedModels:
         return self._with(await self._loader.unload(name))
 
     def _with(self, model: ModelLoad) -> ModelLoad:
-        """Takes a change at once: this gateway need not wait for the loader's word."""
+        """Takes a change at once, unless the loader has told more than that meanwhile."""
+        known = self._models.get(model.id)
+        if known is not None and known.since > model.since:
+            return known
         self.note([*(other for other in self._models.values() if other.id != model.id), model])
         return model

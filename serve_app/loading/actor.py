@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import ray
+from pydantic import ValidationError
 from ray import serve
 from ray.serve.schema import ApplicationStatus, ReplicaState  # type: ignore[attr-defined]
 
@@ -45,8 +46,14 @@ class KeyValueStore:
         self._prefix = f"{NAMESPACE}/{service}/loaded/"
 
     def all(self) -> Sequence[ModelLoad]:
-        """See `LoadStore`. Takes about a millisecond."""
-        found = map(ModelLoad.model_validate_json, ray_private.stored_values(NAMESPACE, self._prefix).values())
+        """See `LoadStore`. Takes about a millisecond. The list outlives the version that wrote it: what this one cannot read
+        is left out, so that it stops no gateway."""
+        found = []
+        for key, value in ray_private.stored_values(NAMESPACE, self._prefix).items():
+            try:
+                found.append(ModelLoad.model_validate_json(value))
+            except (ValidationError, MotetError):
+                logger.warning("%s cannot be used by this version of Motet", key, exc_info=True)
         return sorted(found, key=lambda model: model.since)
 
     def save(self, model: ModelLoad) -> None:
@@ -56,6 +63,11 @@ class KeyValueStore:
     def remove(self, name: str) -> None:
         """See `LoadStore`."""
         ray_private.remove_value(NAMESPACE, self._prefix + name)
+
+    def clear(self) -> None:
+        """Removes everything."""
+        for key in ray_private.stored_values(NAMESPACE, self._prefix):
+            ray_private.remove_value(NAMESPACE, key)
 
 
 class ServeCluster:
@@ -108,8 +120,9 @@ class ModelLoader:
         self._changed = threading.Event()
         threading.Thread(target=self._look_for_ever, name="looks", daemon=True).start()
 
-    def load(self, name: str, model: Model, bind: Bind) -> ModelLoad | Failure:
-        """See `ModelLoads.load`."""
+    def load(self, name: str, model: Model, bind: Bind, limits: LoadLimits) -> ModelLoad | Failure:
+        """See `ModelLoads.load`. The limits are those of the service from now on: it may have been updated."""
+        self._loads.limits = limits
         return self._done(lambda: self._loads.load(name, model, bind))
 
     def unload(self, name: str) -> ModelLoad | Failure:
@@ -122,8 +135,9 @@ class ModelLoader:
                 changed = change()
             except MotetError as error:
                 return error.failure
-            self._loads.look()
-        self._changed.set()
+            self._changed.set()
+            with suppress(Exception):  # what was changed is changed, and the thread looks as well
+                self._loads.look()
         return changed
 
     def _look_for_ever(self) -> None:
@@ -160,7 +174,7 @@ class LoaderClient:
 
     async def load(self, name: str, model: Model) -> ModelLoad:
         """Begins to load a model. Raises `MotetError`."""
-        return await self._ask("load", name, model, self._parts.bind)
+        return await self._ask("load", name, model, self._parts.bind, self._parts.limits)
 
     async def unload(self, name: str) -> ModelLoad:
         """Begins to unload a model. Raises `MotetError`."""
@@ -171,6 +185,9 @@ class LoaderClient:
             async with asyncio.timeout(LOADER_ANSWER_S):
                 loader = await asyncio.to_thread(self._loader)
                 answer = await getattr(loader, method).remote(*arguments)
+        except ray.exceptions.RayTaskError as error:
+            cause = "The process that loads models failed."
+            raise fail("unavailable", cause, "Look at its log.", detail=str(error.cause)) from error
         except (TimeoutError, ray.exceptions.RayError) as error:
             cause = "The process that loads models does not answer."
             raise fail("unavailable", cause, "Look at GET /v1/admin/models, then try again.") from error
@@ -198,9 +215,7 @@ def remove_all(service: str) -> None:
     for application in serve.status().applications:
         if is_loaded_into(service, application):
             serve.delete(application, _blocking=False)
-    store = KeyValueStore(service)
-    for model in store.all():
-        store.remove(model.id)
+    KeyValueStore(service).clear()
 
 
 def _actor_name(service: str) -> str:

@@ -81,7 +81,7 @@ class ModelLoads:
     def __init__(self, store: LoadStore, cluster: LoadCluster, limits: LoadLimits, clock: Callable[[], float]) -> None:
         self._store = store
         self._cluster = cluster
-        self._limits = limits
+        self.limits = limits
         self._clock = clock
         self._models = {model.id: model for model in store.all()}
         self._deleted: set[str] = set()
@@ -101,10 +101,8 @@ class ModelLoads:
         what `bind` raises."""
         wanted = ModelLoad(id=name, model=model, since=self._clock())
         before = self._models.get(name)
-        if before is not None and before.state == "failed":
-            if self._cluster.progress(before.id).state != "gone":
-                raise fail("conflict", f"The failed model {name!r} is just ending.", "Try again.", code="model_ending")
-            del self._models[name]
+        if before is not None and before.state == "failed" and self._cluster.progress(before.id).state != "gone":
+            raise fail("conflict", f"The failed model {name!r} is just ending.", "Try again.", code="model_ending")
         self._ensure_free(wanted)
         application = bind(name, model)
         self._put(wanted)
@@ -129,9 +127,12 @@ class ModelLoads:
         answers = self._cluster.tell_gateways(self.models)
         for name in dict.fromkeys(name for answer in answers or () for name in answer.taken):
             self.unload(name)
-        for model in self.models:
+        before = self.models
+        for model in before:
             if model.state == "unloading":
                 self._look_at_unloading(model, answers)
+        if len(self.models) < len(before):
+            self._cluster.tell_gateways(self.models)
 
     def _look_at_loading(self, model: ModelLoad) -> None:
         now = self._cluster.progress(model.id)
@@ -141,8 +142,8 @@ class ModelLoads:
             self._failed(model, now.cause)
         elif now.state == "gone":
             self._failed(model, "Loading was interrupted. Load it again.")
-        elif self._clock() - model.since > self._limits.start_s:
-            limit = f"It was not ready after {self._limits.start_s:g} s (start_timeout_s)."
+        elif self._clock() - model.since > self.limits.start_s:
+            limit = f"It was not ready after {self.limits.start_s:g} s (start_timeout_s)."
             self._failed(model, " ".join(filter(None, (limit, now.cause or "`motet doctor --cluster` says why."))))
 
     def _look_at_unloading(self, model: ModelLoad, answers: Sequence[GatewayAnswer] | None) -> None:
@@ -150,7 +151,7 @@ class ModelLoads:
             if self._cluster.progress(model.id).state == "gone":
                 self._drop(model)
             return
-        overdue = self._clock() - model.since > self._limits.drain_s
+        overdue = self._clock() - model.since > self.limits.drain_s
         if overdue or (answers and not _open(model.id, answers)):
             self._cluster.delete(model.id)
             self._deleted.add(model.id)
@@ -174,7 +175,8 @@ class ModelLoads:
 
     def _ensure_free(self, wanted: ModelLoad) -> None:
         for other in self._models.values():
-            ensure_apart(wanted, other.names)
+            if other.id != wanted.id or other.state != "failed":
+                ensure_apart(wanted, other.names)
 
 
 def ensure_apart(wanted: ModelLoad, taken: Iterable[str]) -> None:

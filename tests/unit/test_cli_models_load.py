@@ -27,9 +27,10 @@ class LoadingService:
         body = json.loads(request.content) if request.content else None
         self.sent.append((request.method, request.url.raw_path.decode(), body))
         if request.method != "GET":
-            return httpx.Response(202, json={"id": "bird", "object": "model", "deleted": True})
+            return httpx.Response(202, json={"id": "bird", "object": "model", "created": 5})
         state = self.states.pop(0)
-        models = [{"id": "bird", "state": state, "cause": self.cause}] if state != "gone" else []
+        state, created = ("failed", 4) if state == "failed before" else (state, 5)
+        models = [{"id": "bird", "state": state, "cause": self.cause, "created": created}] if state != "gone" else []
         return httpx.Response(200, json={"object": "list", "data": models})
 
     def load(self, name: str, file: Path | None = None, own_name: str | None = None) -> None:
@@ -60,9 +61,15 @@ def test_the_settings_of_a_file_are_sent(tmp_path: Path) -> None:
 @pytest.mark.parametrize("state", ["failed", "gone", "unloading"])
 def test_a_model_that_does_not_load_is_an_error_with_its_cause(state: str) -> None:
     with pytest.raises(MotetError) as error:
-        LoadingService("loading", state, cause="The wheel is missing.").load("bird")
+        LoadingService("loading", *[state] * 30, cause="The wheel is missing.").load("bird")
     said = str(error.value)
     assert said.startswith("bird was not loaded.") and ("The wheel is missing." in said) == (state != "gone")
+
+
+def test_a_gateway_that_was_not_told_yet_is_no_failure() -> None:
+    service = LoadingService("gone", "failed before", "loading", "gone", "ready")
+    service.load("bird")
+    assert service.states == []
 
 
 def test_a_model_is_unloaded_by_its_name(capsys: pytest.CaptureFixture[str]) -> None:

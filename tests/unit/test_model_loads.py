@@ -123,6 +123,27 @@ def test_a_model_that_fails_leaves_nothing_and_may_be_loaded_again() -> None:
     assert bench.states == {"one": "loading"}
 
 
+def test_a_failed_model_that_is_refused_again_stays_failed() -> None:
+    bench = Bench()
+    bench.load()
+    bench.becomes("one", "failed")
+    bench.gone("one")
+    bench.load("two", Model(engine="identity", aliases=("other",)))
+    with pytest.raises(MotetError):
+        bench.load("one", Model(engine="identity", aliases=("other",)))
+    assert bench.states == {"one": "failed", "two": "loading"}
+
+
+def test_gateways_hear_at_once_that_a_model_is_gone() -> None:
+    bench = Bench()
+    bench.load()
+    bench.becomes("one", "running")
+    bench.loads.unload("one")
+    bench.loads.look()
+    bench.gone("one")
+    assert bench.states == {} and bench.cluster.told == []
+
+
 def test_a_model_that_cannot_be_deployed_has_failed() -> None:
     bench = Bench()
     bench.cluster.breaks = True
