@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from itertools import product
 from typing import Annotated, Any
 
@@ -205,3 +205,9 @@ def reserved_cpus(name: str, kind: str, models: Mapping[str, Model]) -> float:
         for placed in others
         if placed.hardware.kind == kind and placed.hardware.cpus >= 1
     )
+
+
+def weight_uses(models: Iterable[Model]) -> list[tuple[str | None, Collection[str]]]:
+    """The source of each model on each of its placements, and the paths of its weight files."""
+    placed = (model.on(placement) for model in models for placement in model.placements)
+    return [(each.source, tuple(each.sha256)) for each in placed]

@@ -10,7 +10,15 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from deployments.catalogue.entries import NAME_PATTERN, Commit, Digest, EntryName, RepositoryName
+from deployments.catalogue import entries
+from deployments.catalogue.entries import (
+    NAME_PATTERN,
+    Commit,
+    Digest,
+    EntryName,
+    ModelCatalogue,
+    RepositoryName,
+)
 from deployments.engines import registry
 from deployments.errors import fail
 from deployments.hub import cache
@@ -25,6 +33,14 @@ class RegistrySettings(StrictModel):
     """A catalogue of your own, a YAML file; null for Motet's. deployments/catalogue/models.yaml is an example."""
     folder: str = "~/.local/share/motet/models"
     """Where the pinned models are noted, a file for each. Their weights are in the hub's cache (`HF_HOME`)."""
+    fetch: bool = True
+    """Whether admin keys may add models of the catalogue to the gateway's machine, and remove models from it, while the
+    service runs."""
+
+    @property
+    def model_catalogue(self) -> ModelCatalogue:
+        """The catalogue. Raises `MotetError` (invalid) if it cannot be read."""
+        return entries.load(Path(self.catalogue).expanduser()) if self.catalogue else entries.load()
 
 
 class Trial(StrictModel):
@@ -97,6 +113,11 @@ class InstalledModel(StrictModel):
         return sum(file.size for file in self.files.values())
 
     @property
+    def source(self) -> str:
+        """Its repository at its commit, as `source` of a configuration has it."""
+        return f"hf:{self.repository}@{self.revision}"
+
+    @property
     def is_here(self) -> bool:
         """Whether its files are still on this disk. Reads none of them."""
         return cache.holds(self.repository, self.revision, self.files)
@@ -104,7 +125,7 @@ class InstalledModel(StrictModel):
     @property
     def configuration(self) -> dict[str, Any]:
         """The model as `models` of a configuration has it."""
-        lines: dict[str, Any] = {"engine": self.engine, "source": f"hf:{self.repository}@{self.revision}"}
+        lines: dict[str, Any] = {"engine": self.engine, "source": self.source}
         lines["sha256"] = {path: self.files[path].sha256 for path in self.weights}
         if self.options:
             lines["options"] = dict(self.options)

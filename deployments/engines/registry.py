@@ -19,13 +19,14 @@ Task = Literal["speech", "transcription", "separation"]
 class EngineEntry:
     """An engine: its task, the module of its `load(spec)`, and what to install if its library is missing.
 
-    An engine `without_weights` needs no source.
+    An engine `without_weights` needs no source. One that `clones` makes voices from clips.
     """
 
     task: Task
     module: str
     remedy: str
     without_weights: bool = False
+    clones: bool = False
 
 
 def _extra(name: str) -> str:
@@ -35,14 +36,14 @@ def _extra(name: str) -> str:
 ENGINES: Mapping[str, EngineEntry] = {
     "hibari": EngineEntry("speech", "deployments.engines.hibari.engine", "pip install hibari-tts==0.2.1"),
     "kokoro": EngineEntry("speech", "deployments.engines.kokoro.engine", _extra("kokoro")),
-    "sopro": EngineEntry("speech", "deployments.engines.sopro.engine", _extra("torch")),
+    "sopro": EngineEntry("speech", "deployments.engines.sopro.engine", _extra("torch"), clones=True),
     "indextts": EngineEntry(
-        "speech", "deployments.engines.indextts.engine", f"{_extra('indextts')} (NOTICE has its licence)"
+        "speech", "deployments.engines.indextts.engine", f"{_extra('indextts')} (NOTICE has its licence)", clones=True
     ),
-    "vibevoice": EngineEntry("speech", "deployments.engines.vibevoice.engine", _extra("torch")),
+    "vibevoice": EngineEntry("speech", "deployments.engines.vibevoice.engine", _extra("torch"), clones=True),
     "vibevoice_realtime": EngineEntry("speech", "deployments.engines.vibevoice_realtime.engine", _extra("torch")),
     "qwen3_tts": EngineEntry("speech", "deployments.engines.qwen3_tts.engine", _extra("torch")),
-    "pocket_tts": EngineEntry("speech", "deployments.engines.pocket_tts.engine", _extra("transformers")),
+    "pocket_tts": EngineEntry("speech", "deployments.engines.pocket_tts.engine", _extra("transformers"), clones=True),
     "whisper": EngineEntry("transcription", "deployments.engines.whisper.engine", "pip install faster-whisper"),
     "hf_recognition": EngineEntry(
         "transcription", "deployments.engines.hf_recognition.loading", _extra("transformers")

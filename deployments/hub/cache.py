@@ -85,6 +85,18 @@ def discard(name: str, commit: str, paths: Iterable[str]) -> None:
     _remove_empty(repository(name))
 
 
+def discard_unfinished(name: str) -> int:
+    """Removes what was collected of all commits. Returns the bytes that are free now. Raises `BlockingIOError` if another
+    program changes the repository."""
+    if not (repository(name) / UNFINISHED).is_dir():
+        return 0
+    with locked(name, waits=False):
+        folder = repository(name) / UNFINISHED
+        freed = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+        shutil.rmtree(folder)
+    return freed
+
+
 def remove(name: str, commit: str, paths: Iterable[str] | None = None) -> int:
     """Removes files of a snapshot, by default all, with the contents that only they use. Returns the bytes that are free now.
 
@@ -128,10 +140,11 @@ def view(name: str, commit: str, weights: Collection[str]) -> Path:
 
 
 @contextmanager
-def locked(name: str) -> Iterator[None]:
-    """Lets one process at a time change a repository: a second one waits. A process cannot hold it twice."""
+def locked(name: str, *, waits: bool = True) -> Iterator[None]:
+    """Lets one process at a time change a repository: a second one waits, or, without `waits`, gets `BlockingIOError`. A
+    process cannot hold it twice."""
     folder = repository(name)
-    held = _lock(folder)
+    held = _lock(folder, fcntl.LOCK_EX if waits else fcntl.LOCK_EX | fcntl.LOCK_NB)
     try:
         yield
     finally:
@@ -139,14 +152,14 @@ def locked(name: str) -> Iterator[None]:
         os.close(held)
 
 
-def _lock(folder: Path) -> int:
+def _lock(folder: Path, kind: int) -> int:
     """The descriptor of the locked folder. Who waits for it may find that the one before has removed it."""
     while True:
         folder.mkdir(parents=True, exist_ok=True)
         with suppress(FileNotFoundError):
             held = os.open(folder, os.O_RDONLY)
             try:
-                fcntl.flock(held, fcntl.LOCK_EX)
+                fcntl.flock(held, kind)
                 if os.path.samestat(folder.stat(), os.fstat(held)):
                     return held
             except BaseException:

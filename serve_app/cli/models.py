@@ -184,9 +184,8 @@ def configured(models: Mapping[str, Model]) -> Iterator[ListedModel]:
 def addable(settings: RegistrySettings, listed: Container[str]) -> Iterator[AddableModel]:
     """What could be added: the entries of the catalogue, and models that were added and are not `listed`."""
     from deployments.catalogue.installed import InstalledModels
-    from serve_app.cli.models_add import catalogue_of
 
-    installed, catalogue = InstalledModels(settings).all(), catalogue_of(settings).models
+    installed, catalogue = InstalledModels(settings).all(), settings.model_catalogue.models
     for name, entry in catalogue.items():
         if name not in listed:
             state = "installed" if name in installed and installed[name].is_here else "not installed"

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster.models import Model
-from deployments.catalogue import entries
+from cluster.models import Model, weight_uses
+from deployments.catalogue.adding import GB, fetch_and_note, remove_installed
 from deployments.catalogue.choice import Choice, choose
-from deployments.catalogue.entries import ModelCatalogue
-from deployments.catalogue.installed import InstalledModel, InstalledModels, RegistrySettings
+from deployments.catalogue.installed import InstalledModel, InstalledModels, RegistrySettings, Trial
 from deployments.errors import fail
 from deployments.hub import cache
-from deployments.hub.download import fetch_locked
 from serve_app import config_edit
 from serve_app.cli.doctor_hardware import hardware
 from serve_app.cli.terminal import byte_progress, note
 
-GB = 1e9
 Say = Callable[[str], None]
 
 
@@ -36,26 +33,19 @@ class Adding:
     quiet: bool = False
 
 
-def catalogue_of(settings: RegistrySettings) -> ModelCatalogue:
-    """The catalogue that a configuration names, or Motet's own."""
-    return entries.load(Path(settings.catalogue).expanduser()) if settings.catalogue else entries.load()
-
-
 def add(wanted: str, settings: RegistrySettings, taken: Sequence[str], how: Adding) -> InstalledModel:
     """Adds a model, whose name must not be one of those that are `taken`. Nothing is configured that did not work."""
-    present = {finding.name for finding in hardware() if finding.state == "ok"}
-    choice = choose(wanted, catalogue_of(settings), present, name=how.name, hardware=how.hardware, engine=how.engine)
+    present = present_hardware()
+    choice = choose(wanted, settings.model_catalogue, present, name=how.name, hardware=how.hardware, engine=how.engine)
     if how.config is not None and choice.name in taken:
         cause = f"The configuration has a model {choice.name!r} already."
         raise fail("conflict", cause, "Remove it first, or name this one with --as NAME.", param="name")
     say: Say = _silent if how.quiet else note
     say(_introduction(choice))
     store = InstalledModels(settings)
-    with cache.locked(choice.found.name):  # until the note says that the files are used
-        with _interruptible(choice, how.quiet), byte_progress(choice.name, quiet=how.quiet) as progress:
-            folder = fetch_locked(choice.download, progress)
-        installed = choice.installed(folder)
-        store.save(installed)
+    with _interruptible(choice, how.quiet), byte_progress(choice.name, quiet=how.quiet) as progress:
+        installed = fetch_and_note(choice, store, progress)
+    folder = cache.snapshot(choice.found.name, choice.found.commit)
     say(f"{len(choice.files)} files, {choice.download.size / GB:.2f} GB, all digests are right: {folder}")
     if how.try_it and installed.hardware not in present:
         say(f"This machine has no {installed.hardware}, so {installed.name} was not tried.")
@@ -65,6 +55,11 @@ def add(wanted: str, settings: RegistrySettings, taken: Sequence[str], how: Addi
         config_edit.add_model(how.config, installed.name, installed.configuration)
         say(f"{installed.name} is in {how.config}. Start the service anew, or run motet deploy.")
     return installed
+
+
+def present_hardware() -> set[str]:
+    """The hardware classes that this machine has."""
+    return {finding.name for finding in hardware() if finding.state == "ok"}
 
 
 def _silent(line: str) -> None:
@@ -97,20 +92,27 @@ def _tried(installed: InstalledModel, store: InstalledModels, say: Say) -> Insta
     """The model with the figures of its trial. Raises `MotetError` if it does not work: it stays on the disk, and is not
     configured."""
     from serve_app.cli.local import reason_of
-    from serve_app.cli.models_trial import trial_of
 
     try:
-        outcome = trial_of(installed.name, Model.model_validate(installed.configuration))
+        tried, trial, about = try_and_note(installed, store)
     except Exception as error:
         cause = f"{installed.name} does not work here, and was not configured: {reason_of(error)}"
         remedy = f"motet models remove {installed.name} frees the disk; --no-try configures it all the same."
         raise fail("unavailable", cause, remedy, code="trial_failed") from error
-    trial = outcome.trial
     memory = f", {trial.memory_bytes / GB:.2f} GB of memory" if trial.memory_bytes else ""
-    say(f"{outcome.about}; loaded in {trial.load_seconds:.1f} s, {trial.times_real_time:.1f} times real time{memory}")
-    tried = installed.model_copy(update={"trial": trial})
-    store.save(tried)
+    say(f"{about}; loaded in {trial.load_seconds:.1f} s, {trial.times_real_time:.1f} times real time{memory}")
     return tried
+
+
+def try_and_note(installed: InstalledModel, store: InstalledModels) -> tuple[InstalledModel, Trial, str]:
+    """Tries a model, and notes the figures. Returns the model with them, the figures, and what came of it in words. Raises
+    what loading and the engine raise."""
+    from serve_app.cli.models_trial import trial_of
+
+    outcome = trial_of(installed.name, Model.model_validate(installed.configuration))
+    tried = installed.model_copy(update={"trial": outcome.trial})
+    store.save(tried)
+    return tried, outcome.trial, outcome.about
 
 
 def remove(
@@ -133,32 +135,13 @@ def remove(
     if installed is None and not left:
         raise fail("not_found", f"No model {name!r} was added.", "motet models lists them.", param="name")
     done = [f"{name} is no longer in {config}"] if left else []
-    if installed is not None:
+    if installed is not None and keep_weights:
         with cache.locked(installed.repository):
             store.remove(name)
-            others = [model for other, model in configured.items() if other != name]
-            done.append(_freed(installed, _weights_of_others(installed, store, others), keep_weights=keep_weights))
+        done.append("its weights are kept")
+    elif installed is not None:
+        freed = remove_installed(installed, store, weight_uses(m for other, m in configured.items() if other != name))
+        kept = "its weights are kept, because another model has them"
+        done.append(kept if freed is None else f"{freed / GB:.2f} GB are free")
     if not quiet:
         note(f"{'; '.join(done)}.")
-
-
-def _freed(installed: InstalledModel, others: Collection[Collection[str]], *, keep_weights: bool) -> str:
-    """Removes the weights that no other model of the commit has; without such models the whole snapshot."""
-    if keep_weights:
-        return "its weights are kept"
-    own = set(installed.weights).difference(*others)
-    if others and not own:
-        return "its weights are kept, because another model has them"
-    freed = cache.remove(installed.repository, installed.revision, own if others else None)
-    return f"{freed / GB:.2f} GB are free"
-
-
-def _weights_of_others(
-    installed: InstalledModel, store: InstalledModels, configured: Iterable[Model]
-) -> list[Collection[str]]:
-    """The weight files of each other model with the same commit."""
-    commit = installed.repository, installed.revision
-    added = [other.weights for other in store.all().values() if (other.repository, other.revision) == commit]
-    source = installed.configuration["source"]
-    placed = (model.on(placement) for model in configured for placement in model.placements)
-    return [*added, *(model.sha256 for model in placed if model.source == source)]

@@ -149,8 +149,8 @@ class KeySettings(StrictModel):
     expires: date | None = None
     """The first day, in UTC, on which it is refused."""
     admin: bool = False
-    """Whether it opens `/v1/admin`, loads and unloads models (`POST` and `DELETE` under `/v1/models`), and does nothing else.
-    Other keys do not do that."""
+    """Whether it opens `/v1/admin`, adds, removes, loads and unloads models (`POST` and `DELETE` under `/v1/registry` and
+    `/v1/models`), and does nothing else but read `/v1/registry`. Other keys do not do that."""
 
     @property
     def has_quotas(self) -> bool:

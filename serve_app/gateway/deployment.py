@@ -18,8 +18,9 @@ from starlette.types import ASGIApp
 from cluster import address as cluster_address
 from cluster import ray_private
 from cluster.applications import loaded_application
-from cluster.models import Model, Placement
+from cluster.models import Model, Placement, weight_uses
 from deployments.audio.isolated_decode import shared_decoder_processes
+from deployments.catalogue.adding import WeightUse
 from deployments.engines.protocols import RecognitionOptions
 from deployments.engines.registry import Task
 from deployments.replica.error_log import ignore_unwritten_lines
@@ -49,6 +50,7 @@ from serve_app.gateway.live.voice_activity_calls import VoiceActivityCalls
 from serve_app.gateway.loaded_models import LoadedModels
 from serve_app.gateway.metrics import QueueMetrics, RequestMetrics
 from serve_app.gateway.middleware.request_log import replace_access_log
+from serve_app.gateway.model_additions import ModelAdditions
 from serve_app.gateway.quota_leases import QuotaLeases
 from serve_app.gateway.recording import Recordings
 from serve_app.gateway.routing.admission import Admission
@@ -122,6 +124,7 @@ class Gateway:
             KeyRing(config.security, shared=quota_leases(ledger, name, config.gateway_replicas) if ledger else None),
             config.registry,
             loaded,
+            ModelAdditions(config.registry, partial(weights_in_use, config, loaded)),
             tracer=tracer_of(config.tracing, f"gateway/{name}"),
             identity=cluster_address.service_identity(context.app_name),
         )
@@ -186,6 +189,11 @@ def _own_handles(application: str, name: str, model: Model) -> Mapping[str, Depl
         kind: ray_private.handle_of(loaded_application(application, name), deployment)
         for kind, deployment in kinds.items()
     }
+
+
+def weights_in_use(config: AppConfig, loaded: LoadedModels) -> list[WeightUse]:
+    """The weights of the configured models, and of those that were loaded."""
+    return weight_uses([*config.models.values(), *(each.model for each in loaded.models.values())])
 
 
 def _begin_metrics(name: str, model: Model, requests: RequestMetrics, queues: QueueMetrics) -> None:

@@ -83,6 +83,10 @@ class KeyRights(Protocol):
     def title(self) -> str:
         """How messages and the audit log call it."""
 
+    @property
+    def admin(self) -> bool:
+        """Whether it administers."""
+
     def may_use(self, model: str) -> bool:
         """Whether it may use a model."""
 
@@ -100,6 +104,7 @@ class NoKey:
     """The rights of a request in a service without keys."""
 
     title = "none"
+    admin = False
 
     def may_use(self, model: str) -> bool:
         """Every model."""

@@ -38,6 +38,7 @@ from serve_app.gateway.jobs.settings import JobSettings
 from serve_app.gateway.key_ring import KeyRing
 from serve_app.gateway.live.sessions import LiveSessions
 from serve_app.gateway.loaded_models import LoadedModels
+from serve_app.gateway.model_additions import ModelAdditions
 from serve_app.gateway.placement_reports import PlacementReports
 from serve_app.gateway.recent_requests import RecentRequests
 from serve_app.gateway.request_context import RequestRecord
@@ -153,6 +154,7 @@ class Service:
     keys: KeyRing
     registry: RegistrySettings
     loaded: LoadedModels
+    additions: ModelAdditions
     drain: Drain = field(default_factory=Drain)
     reports: PlacementReports = field(default_factory=PlacementReports)
     recent: RecentRequests = field(default_factory=RecentRequests)

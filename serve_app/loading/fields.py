@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 from pydantic import ConfigDict, model_validator
 
 from cluster.models import Model
-from deployments.catalogue import entries
 from deployments.catalogue.entries import EntryName
 from deployments.catalogue.installed import InstalledModel, InstalledModels, RegistrySettings
 from deployments.engines import weight_sources
@@ -63,8 +62,7 @@ def filled(fields: Mapping[str, Any], registry: RegistrySettings) -> dict[str, A
     added = InstalledModels(registry)
     note = added.find(name) or next((each for each in added.all().values() if each.entry == name), None)
     if note is None:
-        catalogue = entries.load(Path(registry.catalogue).expanduser()) if registry.catalogue else entries.load()
-        catalogue.find(name)
+        registry.model_catalogue.find(name)
     if note is None or not note.is_here:
         raise _not_here(name, _command(note, name))
     return {**note.configuration, **fields}

@@ -21,6 +21,7 @@ from cluster.demand import AutoscalingSettings
 from cluster.models import Model, Placement
 from deployments.audio.decode import decode_all
 from deployments.audio.loudness import loudness_of
+from deployments.catalogue.additions import AdditionOrder
 from deployments.engines.protocols import (
     FinishReason,
     RecognitionOptions,
@@ -39,12 +40,13 @@ from deployments.tasks.transcription import TranscriptionTask, TranscriptWindow
 from serve_app.config import AppConfig
 from serve_app.edge.settings import SecuritySettings
 from serve_app.gateway.api import build_api
-from serve_app.gateway.deployment import directory_of, live_enhancements, loaded_entry, settings_of
+from serve_app.gateway.deployment import directory_of, live_enhancements, loaded_entry, settings_of, weights_in_use
 from serve_app.gateway.key_ring import KeyRing
 from serve_app.gateway.live.sessions import LiveSessions
 from serve_app.gateway.live.settings import RealtimeSettings
 from serve_app.gateway.loaded_models import LoadedModels, Loader
 from serve_app.gateway.middleware.deadline import too_late
+from serve_app.gateway.model_additions import AdditionProcess, ModelAdditions, start_process
 from serve_app.gateway.request_context import DUE, RequestDeadline, RequestRecord
 from serve_app.gateway.routes import speech
 from serve_app.gateway.routing.admission import Admission, Ticket
@@ -167,6 +169,7 @@ class Bench:
         analyses: object = None,
         live: Callable[[RealtimeSettings], LiveSessions] | None = None,
         loader: Loader | None = None,
+        start_addition: Callable[[AdditionOrder], AdditionProcess] | None = None,
         **settings: Any,
     ) -> None:
         config = AppConfig(**{"models": MODELS, **settings})
@@ -179,6 +182,13 @@ class Bench:
         self.recorder = Recorded()
         directory = directory_of(config, handles)
         self.loader = loader or NoLoader()
+        loaded = LoadedModels(
+            directory,
+            self.loader,
+            lambda name, model: loaded_entry(name, model, config, {"cpu": cast("Any", self.handle)}),
+            config.registry,
+            ["speech", "transcription"],
+        )
         service = Service(
             settings_of(config),
             directory,
@@ -195,13 +205,8 @@ class Bench:
             live_enhancements(config.enhancement),
             KeyRing(config.security),
             config.registry,
-            LoadedModels(
-                directory,
-                self.loader,
-                lambda name, model: loaded_entry(name, model, config, {"cpu": cast("Any", self.handle)}),
-                config.registry,
-                ["speech", "transcription"],
-            ),
+            loaded,
+            ModelAdditions(config.registry, lambda: weights_in_use(config, loaded), start_addition or start_process),
         )
         self.service = service
         self.api = Conformance(build_api(service))

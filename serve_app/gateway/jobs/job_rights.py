@@ -22,6 +22,11 @@ class JobRights:
         """How messages and the audit log call it."""
         return self._key.title
 
+    @property
+    def admin(self) -> bool:
+        """Whether it administers."""
+        return self._key.admin
+
     def may_use(self, model: str) -> bool:
         """Whether it may use a model."""
         return self._key.may_use(model)

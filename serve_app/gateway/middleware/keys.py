@@ -23,7 +23,9 @@ from serve_app.gateway.request_context import KEY
 GUARDED = "/v1"
 ADMIN = "/v1/admin"
 """Paths that need an admin key, in a service without keys too."""
-MODELS = "/v1/models"
+REGISTRY = "/v1/registry"
+"""What every key may read, those of admins too."""
+MODELS = ("/v1/models", REGISTRY)
 CHANGES = ("POST", "PUT", "PATCH", "DELETE")
 """Methods that need one there."""
 LIVE_PATH = "/v1/realtime"
@@ -66,7 +68,8 @@ class KeyCheck:
         """The key of the request, which takes one from its quota. That of a secret is added to the headers. Raises
         `MotetError`."""
         key = self._known(headers, scope)
-        refusal = self._refusal(key, administers=_administers(scope))
+        reads_registry = scope["path"] == REGISTRY and scope.get("method") == "GET"
+        refusal = self._refusal(key, administers=_administers(scope), reads_registry=reads_registry)
         if refusal is not None:
             facts = {"key": key.title} if key is not None and self._keys.needed else {}
             audit("key_refused", reason=refusal.failure.code, client=_client(headers, scope), **facts)
@@ -88,7 +91,7 @@ class KeyCheck:
                 return None
         return self._keys.find(key_digest(headers)) if self._keys.needed else ApiKey(None, "")
 
-    def _refusal(self, key: ApiKey | None, *, administers: bool) -> MotetError | None:
+    def _refusal(self, key: ApiKey | None, *, administers: bool, reads_registry: bool) -> MotetError | None:
         if key is None:
             return MotetError(NO_KEY)
         if key.expired(self._keys.today()):
@@ -99,8 +102,8 @@ class KeyCheck:
         if administers and not key.admin:
             cause = "This needs an admin key."
             return fail("forbidden", cause, "Send one that has admin: true in security.keys.", code="admin_key_needed")
-        if key.admin and not administers:
-            cause = f"This is an admin key. It opens {ADMIN}, and loads and unloads models."
+        if key.admin and not administers and not reads_registry:
+            cause = f"This is an admin key. It opens {ADMIN} and {REGISTRY}, and adds, loads and unloads models."
             return fail("forbidden", cause, "Send another key.", code="admin_key_only")
         return None
 
@@ -108,8 +111,8 @@ class KeyCheck:
 def _administers(scope: Scope) -> bool:
     """Whether a request needs an admin key."""
     path = scope["path"]
-    loads = scope.get("method") in CHANGES and _is_below(path, MODELS)
-    return loads or _is_below(path, ADMIN)
+    changes = scope.get("method") in CHANGES and any(_is_below(path, place) for place in MODELS)
+    return changes or _is_below(path, ADMIN)
 
 
 def _is_below(path: str, place: str) -> bool:
