@@ -20,6 +20,8 @@ pytest.importorskip("bs_roformer")
 
 import torch
 from bs_roformer.utils import get_model_from_config
+from safetensors.torch import save_file
+from torch import Tensor
 
 from deployments.engines import registry
 from deployments.engines.protocols import Chunk, EngineSpec, Samples, SeparationEngine
@@ -102,6 +104,32 @@ def test_mel_bands_equal_those_of_mlx_audio() -> None:
     found = separated(loaded(folder("mel_band_roformer", "vocals")), samples)
     np.testing.assert_allclose(found["vocals"], expected, rtol=0, atol=1e-4)
     np.testing.assert_allclose(found["vocals"] + found["other"], samples, rtol=0, atol=1e-6)
+
+
+def _written_by_mlx_audio(target: Path) -> Path:
+    """The tiny mel-band checkpoint as mlx-audio's converter writes it, in float32."""
+    network = tiny_roformer.NETWORK
+    written: dict[str, Tensor] = {}
+    for name, tensor in tiny_roformer.tensors("mel_band_roformer", "vocals").items():
+        prefix = name.removesuffix("to_qkv.weight")
+        parts = zip(("to_q", "to_k", "to_v"), tensor.chunk(3), strict=True) if prefix != name else ()
+        written |= {f"{prefix}{part}.weight": each.contiguous() for part, each in parts} or {name: tensor}
+    # As a file in bfloat16 has them: rounded.
+    written |= {name: 1.01 * tensor for name, tensor in written.items() if name.endswith("rotary_embed.freqs")}
+    settings = {name: network[name] for name in ("dim", "depth", "heads", "dim_head", "mask_estimator_depth")}
+    settings |= {"num_bands": 8, "num_stems": 1, "mlp_expansion_factor": 4, "sample_rate": RATE, "chunk_size": 8 * RATE}
+    settings |= {name: network[f"stft_{name}"] for name in ("n_fft", "hop_length", "win_length")}
+    (target / "config.json").write_text(json.dumps({"model_type": "mel_band_roformer"} | settings))
+    save_file(written, target / "model.safetensors")
+    return target
+
+
+def test_a_checkpoint_that_mlx_audio_converted_is_the_same_model(tmp_path: Path) -> None:
+    samples, own = sound(RATE, 0.3, channels=2, seed=6), loaded(folder("mel_band_roformer", "vocals"))
+    converted = loaded(_written_by_mlx_audio(tmp_path))
+    assert converted.traits == own.traits
+    for stem, expected in separated(own, samples).items():
+        np.testing.assert_array_equal(separated(converted, samples)[stem], expected)
 
 
 def test_published_mel_bands_cover_every_bin() -> None:

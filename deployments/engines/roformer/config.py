@@ -1,4 +1,5 @@
-"""The `config.json` of a RoFormer: what its published YAML says, as `deployments/weights/convert_roformer.py` writes it."""
+"""The `config.json` of a RoFormer: what its published YAML says, as `deployments/weights/convert_roformer.py` writes it, or
+that of mlx-audio's converter."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from deployments.engines.roformer.mlx_layout import in_own_layout, is_mlx_layout
 from deployments.errors import fail
 
 CONFIG = "config.json"
@@ -44,6 +46,8 @@ def read_config(folder: Path) -> RoformerConfig:
         raise fail("not_found", f"{file} is missing.", "docs/separation.md says how to convert a checkpoint.")
     content = json.loads(file.read_text())
     try:
+        if is_mlx_layout(content):
+            content = in_own_layout(content)
         return RoformerConfig(
             kind=content["model_type"],
             sample_rate=int(content["sample_rate"]),

@@ -24,6 +24,7 @@ from deployments.engines.options import EngineOptions
 from deployments.engines.protocols import Chunk, EngineSpec, Samples, SeparationTraits, Stems
 from deployments.engines.roformer.config import RoformerConfig, read_config
 from deployments.engines.roformer.mel_band import MelBandRoformer
+from deployments.engines.roformer.mlx_layout import with_joined_projections
 from deployments.engines.separation import from_stereo, in_equal_batches, in_stereo
 from deployments.errors import fail
 
@@ -117,7 +118,7 @@ def _load_weights(network: Any, file: Path) -> None:
     if not file.is_file():
         raise fail("not_found", f"{file} is missing.", "docs/separation.md says how to convert a checkpoint.")
     try:
-        fit = network.load_state_dict(load_file(file), strict=False)
+        fit = network.load_state_dict(with_joined_projections(load_file(file)), strict=False)
     except Exception as error:
         raise _misfit(file, str(error).splitlines()[-1].strip()) from error
     if wrong := [name for name in (*fit.missing_keys, *fit.unexpected_keys) if not name.endswith(COMPUTED)]:
