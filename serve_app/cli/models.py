@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -15,12 +16,15 @@ from serve_app.cli.terminal import show_facts, show_rows, some_of
 
 if TYPE_CHECKING:
     from cluster.models import Model
-    from deployments.catalogue.installed import RegistrySettings
+    from deployments.catalogue.installed import InstalledModel, RegistrySettings
 
 Action = Literal["list", "add", "remove", "load", "unload"]
 Kind = Literal["cpu", "cuda", "mlx"]
 COLUMNS = ("task", "model", "other names", "runs on", "state")
-CATALOGUE_COLUMNS = ("task", "to add", "languages", "size", "licence", "runs on", "digests", "state")
+FIGURES = ("memory", "speed")
+"""Of the trial on this machine."""
+CATALOGUE_COLUMNS = ("languages", "size", "licence", "runs on", "verified", *FIGURES, "here")
+"""Those after the name."""
 WhatModel = Annotated[
     str | None,
     typer.Argument(
@@ -35,6 +39,7 @@ EntryFile = Annotated[
         "--file", metavar="FILE", show_default=False, help="load: a YAML file with the settings of model NAME."
     ),
 ]
+GB = 1e9
 LOCAL_SERVICE = "http://127.0.0.1:8000"
 """Where models are loaded if no service is named."""
 NOT_READY = 503
@@ -50,11 +55,19 @@ class ListedModel:
     aliases: tuple[str, ...]
     placements: tuple[str, ...]
     state: str
+    memory_bytes: int | None = None
+    times_real_time: float | None = None
 
     @property
     def row(self) -> tuple[str, ...]:
-        """The cells of a table."""
+        """The cells of a table of a service's models."""
         return self.task, self.model, some_of(self.aliases), " ".join(self.placements), self.state
+
+    @property
+    def row_with_figures(self) -> tuple[str, ...]:
+        """The cells of a table of this machine's models."""
+        kinds, figures = " ".join(self.placements), _figures(self.memory_bytes, self.times_real_time)
+        return self.task, self.model, _brief(self.aliases), kinds, *figures, self.state
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +82,15 @@ class AddableModel:
     hardware: tuple[str, ...]
     digests: str
     state: str
+    memory_bytes: int | None = None
+    times_real_time: float | None = None
 
     @property
     def row(self) -> tuple[str, ...]:
-        """The cells of a table."""
-        languages, kinds = some_of(self.languages), " ".join(self.hardware)
-        return self.task, self.model, languages, self.size, self.licence, kinds, self.digests, self.state
+        """The cells of a table of one task."""
+        verified, here = ("yes" if each else "no" for each in (self.digests == "verified", self.state == "installed"))
+        facts = self.model, _brief(self.languages), self.size, self.licence, " ".join(self.hardware), verified
+        return *facts, *_figures(self.memory_bytes, self.times_real_time), here
 
 
 def models(
@@ -104,7 +120,8 @@ def models(
 
     Adding fetches the weights from the hub (HF_ENDPOINT and HF_TOKEN say which and as whom), checks every digest, tries the
     model, and writes it into the configuration. After an interruption the same command continues. Loading changes only the
-    service, until it ends; it needs an admin key, and what `add` fetched where the service runs.
+    service, until it ends; it needs an admin key, and what `add` fetched where the service runs. Memory and speed (times real
+    time) are those of the trial on this machine.
 
     Example: [bold]motet models[/bold] says whether the weights of each model are here; [bold]motet doctor[/bold] tries them.
 
@@ -152,33 +169,67 @@ def _change(
 
 def _list(service: str | None, file: Path | None, *, as_json: bool, quiet: bool) -> None:
     if service:
-        _show(served(service), as_json=as_json)
+        found = _in_order(served(service))
+        show_rows(COLUMNS, [model.row for model in found], found if as_json else None)
         return
+    from deployments.catalogue.installed import InstalledModels
     from serve_app import config_file
 
     app = config_file.read_app(file)
-    _show(configured(app.models), as_json=as_json)
-    if quiet:
-        return
-    offered = sorted(addable(app.registry, app.models), key=lambda model: model.task)
-    if not as_json:
-        print()
-    show_rows(CATALOGUE_COLUMNS, [model.row for model in offered], offered if as_json else None)
+    found = _in_order(configured(app.models, InstalledModels(app.registry).all()))
+    columns = (*COLUMNS[:-1], *FIGURES, COLUMNS[-1])
+    show_rows(columns, [model.row_with_figures for model in found], found if as_json else None)
+    if not quiet:
+        show_addable(sorted(addable(app.registry, app.models), key=lambda model: model.task), as_json=as_json)
 
 
-def _show(found: Iterable[ListedModel], *, as_json: bool) -> None:
-    """Of one task in the order of the configuration: the first is the default."""
-    ordered = sorted(found, key=lambda model: model.task)
-    show_rows(COLUMNS, [model.row for model in ordered], ordered if as_json else None)
+def _in_order(found: Iterable[ListedModel]) -> list[ListedModel]:
+    """By task; of one task in the order of the configuration: the first is the default."""
+    return sorted(found, key=lambda model: model.task)
 
 
-def configured(models: Mapping[str, Model]) -> Iterator[ListedModel]:
-    """The models of a configuration, and whether their weights are on this machine. Loads none."""
+def show_addable(offered: Iterable[AddableModel], *, as_json: bool = False) -> None:
+    """A table for each task, so that a line fits 100 columns."""
+    for task, of_task in groupby(offered, key=lambda model: model.task):
+        models_of_task = list(of_task)
+        if not as_json:
+            print()
+        columns = (f"{task} to add", *CATALOGUE_COLUMNS)
+        show_rows(columns, [model.row for model in models_of_task], models_of_task if as_json else None)
+
+
+def _brief(names: Sequence[str]) -> str:
+    """The first name, and the number of others."""
+    return f"{names[0]} +{len(names) - 1}" if len(names) > 1 else "".join(names)
+
+
+def _amount(size: int) -> str:
+    return f"{size / GB:.1f} GB" if size >= GB / 10 else f"{size / 1e6:.1f} MB"
+
+
+def _figures(memory_bytes: int | None, times_real_time: float | None) -> tuple[str, str]:
+    """Memory and speed as cells; blank for what was not measured."""
+    speed = "" if times_real_time is None else f"{times_real_time:.3g}x"
+    return _amount(memory_bytes) if memory_bytes else "", speed
+
+
+def _measured(note: InstalledModel | None) -> tuple[int | None, float | None]:
+    """Memory and speed of a model's trial on this machine. None for what was not measured."""
+    if note is None or note.trial is None:
+        return None, None
+    return note.trial.memory_bytes, round(note.trial.times_real_time, 2)
+
+
+def configured(models: Mapping[str, Model], notes: Mapping[str, InstalledModel]) -> Iterator[ListedModel]:
+    """The models of a configuration, whether their weights are on this machine, and the figures of their trials, if `notes`
+    has models of these names with the same source. Loads none."""
     for name, model in models.items():
         kinds = tuple(placement.hardware.kind for placement in model.placements)
         placed = {each.source: each.sha256 for each in map(model.on, model.placements)}
         states = dict.fromkeys(_state_of_weights(source, placed[source]) for source in sorted(placed, key=str))
-        yield ListedModel(model.task, name, model.aliases, kinds, "; ".join(states))
+        note = notes.get(name)
+        figures = _measured(note if note is not None and note.source in placed else None)
+        yield ListedModel(model.task, name, model.aliases, kinds, "; ".join(states), *figures)
 
 
 def addable(settings: RegistrySettings, listed: Container[str]) -> Iterator[AddableModel]:
@@ -189,13 +240,13 @@ def addable(settings: RegistrySettings, listed: Container[str]) -> Iterator[Adda
     for name, entry in catalogue.items():
         if name not in listed:
             state = "installed" if name in installed and installed[name].is_here else "not installed"
-            size = f"{entry.size / 1e9:.1f} GB" if entry.size else ""
+            size, figures = _amount(entry.size) if entry.size else "", _measured(installed.get(name))
             kinds, pins = tuple(entry.hardware), "verified" if entry.verified else "unverified"
-            yield AddableModel(entry.task, name, entry.languages, size, entry.licence, kinds, pins, state)
+            yield AddableModel(entry.task, name, entry.languages, size, entry.licence, kinds, pins, state, *figures)
     for name, model in installed.items():
         if name not in listed and name not in catalogue and model.is_here:
-            size, kinds = f"{model.size / 1e9:.1f} GB", (model.hardware,)
-            yield AddableModel(model.task, name, (), size, model.licence, kinds, "unverified", "installed")
+            size, kinds, figures = _amount(model.size), (model.hardware,), _measured(model)
+            yield AddableModel(model.task, name, (), size, model.licence, kinds, "unverified", "installed", *figures)
 
 
 def _state_of_weights(text: str | None, checksums: Mapping[str, str]) -> str:

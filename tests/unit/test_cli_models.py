@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,12 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
-from deployments.catalogue.installed import InstalledModels
+from deployments.catalogue.installed import InstalledModels, RegistrySettings, Trial
 from deployments.engines import weight_sources
 from deployments.errors import MotetError
 from deployments.hub import cache
 from serve_app import config_edit, config_file
-from serve_app.cli import command_group
+from serve_app.cli import command_group, models
 from tests.unit.hub_server import COMMIT, Hub, Mishap, Repository
 from tests.unit.test_hub_download import held_elsewhere
 
@@ -117,13 +118,48 @@ def test_the_list_says_what_is_installed(hub: Hub) -> None:
     def rows() -> list[str]:
         return [" ".join(line.split()) for line in motet("models").stdout.splitlines()]
 
-    assert f"transcription {NAME} 0.0 GB MIT cpu verified not installed" in rows()
+    assert f"{NAME} 0.0 MB MIT cpu yes no" in rows()
     motet("models", "add", NAME, "--no-try", "--no-config")
-    assert f"transcription {NAME} 0.0 GB MIT cpu verified installed" in rows()
+    assert f"{NAME} 0.0 MB MIT cpu yes yes" in rows()
     motet("models", "add", NAME, "--no-try")
     assert f"transcription {NAME} cpu weights here" in rows()
     facts = [json.loads(line) for line in motet("models", "--json").stdout.splitlines()]
     assert [fact["state"] for fact in facts if fact["model"] == NAME] == ["weights here"]
+
+
+def test_the_list_has_the_figures_of_the_trial(hub: Hub, tmp_path: Path) -> None:
+    def rows() -> list[str]:
+        return [" ".join(line.split()) for line in motet("models").stdout.splitlines()]
+
+    def figures() -> list[Any]:
+        facts = [json.loads(line) for line in motet("models", "--json").stdout.splitlines()]
+        return [[fact["memory_bytes"], fact["times_real_time"]] for fact in facts if fact["model"] == NAME]
+
+    assert figures() == [[None, None]], "it was never tried"
+    motet("models", "add", NAME, "--no-try", "--no-config")
+    _note_a_trial(tmp_path)
+    assert f"{NAME} 0.0 MB MIT cpu yes 1.2 GB 12.3x yes" in rows() and figures() == [[1_240_000_000, 12.33]]
+    motet("models", "add", NAME, "--no-try")
+    _note_a_trial(tmp_path)
+    assert f"transcription {NAME} cpu 1.2 GB 12.3x weights here" in rows() and figures() == [[1_240_000_000, 12.33]]
+    config = tmp_path / "serve_config.yaml"
+    config.write_text(config.read_text().replace(COMMIT, "1" * 40))
+    assert figures() == [[None, None]], "the note is of another commit"
+
+
+def _note_a_trial(tmp_path: Path) -> None:
+    store = InstalledModels(RegistrySettings(folder=str(tmp_path / "notes")))
+    trial = Trial(
+        date="2026-11-30", machine="a", load_seconds=1, audio_seconds=37, wall_seconds=3, memory_bytes=1_240_000_000
+    )
+    store.save(store.all()[NAME].model_copy(update={"trial": trial}))
+
+
+def test_the_tables_of_the_catalogue_fit_100_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    never_added = models.addable(RegistrySettings(folder="absent"), ())
+    models.show_addable([replace(each, memory_bytes=12_300_000_000, times_real_time=0.1234) for each in never_added])
+    lines = capsys.readouterr().out.splitlines()
+    assert any("12.3 GB  0.123x" in line for line in lines) and max(map(len, lines)) <= 100
 
 
 def test_it_is_removed_with_its_lines_its_note_and_its_weights(hub: Hub, tmp_path: Path) -> None:
