@@ -23,11 +23,12 @@ from deployments.engines.protocols import (
 from deployments.errors import Failure, MotetError
 from deployments.tasks.separation import Merged
 from serve_app.gateway import kept_transcripts
-from serve_app.gateway.jobs import blob_table
+from serve_app.gateway.jobs import blob_table, context, job_table
 from serve_app.gateway.jobs.blobs import Blobs
 from serve_app.gateway.jobs.context import JOB, RunningJob, address_of
 from serve_app.gateway.jobs.database import JobDatabase
 from serve_app.gateway.jobs.finished_parts import FinishedParts
+from serve_app.gateway.jobs.records import Job, JobRequest
 from serve_app.gateway.jobs.settings import JobSettings
 from serve_app.gateway.speech.finished_pieces import FinishedPieces
 from tests.unit import test_separation_graph, test_transcription_graph
@@ -153,8 +154,19 @@ def test_the_address_has_everything_that_decides_a_part() -> None:
     assert len({address_of("a", 1), address_of("a", "1"), address_of("a1"), address_of("a", 1, None)}) == 4
 
 
+def test_another_version_of_motet_makes_parts_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may cut a recording elsewhere: words would be missing, or there twice."""
+    before = address_of("window", 7)
+    monkeypatch.setattr(context, "_version", lambda: "another")
+    assert address_of("window", 7) != before
+
+
 def parts_on_disk(folder: Path, **settings: int) -> tuple[FinishedParts, JobDatabase]:
     given, database = JobSettings(**settings), JobDatabase(folder)
+    request = JobRequest("/v1/audio/transcriptions", (), ())
+    job = Job("job_1", "me", request, "queued", 0.0)
+    if database._thread.submit(database.run_here, job_table.listed, "me", None, 1, newest_first=True).result() == []:
+        database._thread.submit(database.run_here, job_table.add_once, job, given, [], None).result()
     return FinishedParts("job_1", Blobs(given, database, folder), database, given), database
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from deployments.errors import MotetError
 from serve_app.gateway.jobs import blob_table, file_table, job_table
+from serve_app.gateway.jobs.blob_table import Part
 from serve_app.gateway.jobs.database import JobDatabase
 from serve_app.gateway.jobs.job_table import Progress
 from serve_app.gateway.jobs.jobs import steady_clock
@@ -259,8 +260,8 @@ def test_finished_parts_are_dropped_when_the_job_ends(run: Run) -> None:
     job = a_job()
     queued(run, job)
     begun(run)
-    run(blob_table.keep_part, job.id, "address", "parts/one", 5)
-    assert run(blob_table.parts_of, job.id) == {"address": "parts/one"}
+    run(blob_table.keep_part, job.id, "address", "parts/one", 5, 0.0)
+    assert run(blob_table.parts_of, job.id) == {"address": Part("parts/one", 5)}
     run(job_table.end, job.id, "worker", DONE, SETTINGS, 1.0)
     assert run(blob_table.parts_of, job.id) == {}
     assert removable(run) == ["parts/one"]

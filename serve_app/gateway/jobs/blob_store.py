@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
@@ -21,6 +21,8 @@ from serve_app.gateway.bodies.storage import storing
 from serve_app.gateway.jobs.records import Blob
 
 INCOMING = "incoming"
+PARTS = "parts"
+"""Where finished parts are, in a folder for each job."""
 STALE_S = 24 * 3600.0
 """A half-written file of this age is of a process that ended."""
 
@@ -58,11 +60,25 @@ class BlobStore:
         data: bytes = self._files.cat_file(f"{self._root}/{path}")
         return data
 
+    def sizes(self, folder: str) -> Mapping[str, int]:
+        """The bytes of each file of a folder, by path; none if there is no such folder."""
+        root = f"{self._root}/{folder}"
+        self._files.invalidate_cache(root)  # of a store that remembers what was there
+        try:
+            found = self._files.ls(root, detail=True)
+        except FileNotFoundError:
+            return {}
+        return {f"{folder}/{each['name'].rpartition('/')[2]}": int(each["size"]) for each in found}
+
     def remove(self, paths: Sequence[str]) -> None:
-        """Removes files, as far as they are there."""
+        """Removes files, as far as they are there, and the folders of parts that are empty then."""
         for path in paths:
             with suppress(FileNotFoundError):
                 self._files.rm_file(f"{self._root}/{path}")
+        if isinstance(self._files, LocalFileSystem):
+            for folder in {Path(path).parent for path in paths if path.startswith(f"{PARTS}/")}:
+                with suppress(OSError):  # it has other files
+                    Path(self._root, folder).rmdir()
 
     def sweep(self) -> None:
         """Removes what processes that ended left half-written."""

@@ -6,6 +6,7 @@ Everything here is part of a transaction: see `JobDatabase`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from sqlite3 import Connection
 
 from deployments.errors import MotetError, fail
@@ -13,6 +14,14 @@ from serve_app.gateway.jobs.records import Blob
 
 UNLINKED_AFTER_S = 3600.0
 """A file of the store that nobody holds by then is of an upload that was interrupted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Where a finished part of a job is, and how many bytes it has."""
+
+    path: str
+    bytes: int
 
 
 def expect(connection: Connection, path: str, size: int, most_bytes: int, now_s: float) -> None:
@@ -80,27 +89,36 @@ def removed(connection: Connection, paths: Sequence[str]) -> None:
     connection.executemany("DELETE FROM unlinked WHERE path = ?", [(path,) for path in paths])
 
 
-def keep_part(connection: Connection, job: str, address: str, path: str, size: int) -> None:
-    """A finished part of a job is in the store."""
+def keep_part(connection: Connection, job: str, address: str, path: str, size: int, now_s: float) -> str | None:
+    """A finished part of a job is in the store. Returns where it is: of equal parts the one that was there first stays. None
+    if the job was deleted or has ended, which its worker has not noticed yet; then the part is removed."""
+    open = connection.execute("SELECT 1 FROM jobs WHERE id = ? AND finished_at IS NULL", (job,)).fetchone()
+    there = connection.execute("SELECT path FROM parts WHERE job = ? AND address = ?", (job, address)).fetchone()
+    if open is None or there is not None:
+        _remove_at(connection, path, size, now_s)
+        return there["path"] if open and there else None
     connection.execute("DELETE FROM unlinked WHERE path = ?", (path,))
-    connection.execute("INSERT OR REPLACE INTO parts VALUES (?, ?, ?, ?)", (job, address, path, size))
+    connection.execute("INSERT INTO parts VALUES (?, ?, ?, ?)", (job, address, path, size))
+    return path
 
 
-def parts_of(connection: Connection, job: str) -> dict[str, str]:
-    """The paths of a job's finished parts, by address."""
-    rows = connection.execute("SELECT address, path FROM parts WHERE job = ?", (job,))
-    return {row["address"]: row["path"] for row in rows}
+def parts_of(connection: Connection, job: str) -> dict[str, Part]:
+    """A job's finished parts by address."""
+    rows = connection.execute("SELECT address, path, bytes FROM parts WHERE job = ?", (job,))
+    return {row["address"]: Part(row["path"], row["bytes"]) for row in rows}
 
 
-def drop_part(connection: Connection, job: str, address: str) -> None:
-    """A part is lost."""
-    connection.execute("DELETE FROM parts WHERE job = ? AND address = ?", (job, address))
-
-
-def drop_parts(connection: Connection, job: str, now_s: float) -> None:
-    """The job's parts are not needed any more."""
-    connection.execute("INSERT OR REPLACE INTO unlinked SELECT path, bytes, ? FROM parts WHERE job = ?", (now_s, job))
-    connection.execute("DELETE FROM parts WHERE job = ?", (job,))
+def drop_parts(connection: Connection, job: str, now_s: float, addresses: Sequence[str] | None = None) -> None:
+    """These parts of a job are not needed any more, or lost; None for all of them."""
+    if addresses is None:
+        addresses = list(parts_of(connection, job))
+    for address in addresses:
+        place = (job, address)
+        connection.execute(
+            "INSERT OR REPLACE INTO unlinked SELECT path, bytes, ? FROM parts WHERE job = ? AND address = ?",
+            (now_s, *place),
+        )
+        connection.execute("DELETE FROM parts WHERE job = ? AND address = ?", place)
 
 
 def _remove_at(connection: Connection, path: str, size: int, at_s: float) -> None:

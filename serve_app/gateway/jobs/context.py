@@ -10,6 +10,8 @@ import hashlib
 from collections.abc import Awaitable
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
 from typing import Protocol
 
 from deployments.errors import MotetError, fail
@@ -49,8 +51,14 @@ class RunningJob:
 
 
 def address_of(*decisive: object) -> str:
-    """The content address of a part: equal for equal values of everything that decides its content within its job."""
-    return hashlib.sha256("\0".join(map(repr, decisive)).encode()).hexdigest()
+    """The content address of a part: equal for equal values of everything that decides its content within its job. Another
+    version of Motet may cut a recording at other places."""
+    return hashlib.sha256("\0".join(map(repr, (_version(), *decisive))).encode()).hexdigest()
+
+
+@cache
+def _version() -> str:
+    return version("motet")
 
 
 def part_lost() -> MotetError:

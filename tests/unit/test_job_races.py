@@ -1,0 +1,140 @@
+"""What jobs and batches do when two things happen at once, or one of them fails half-way: nothing is lost, nothing stays."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from serve_app.gateway.jobs import batch_jobs, batch_table, blob_table, job_table
+from serve_app.gateway.jobs.batch_runner import BatchRunner
+from serve_app.gateway.jobs.database import JobDatabase
+from serve_app.gateway.jobs.finished_parts import FinishedParts
+from serve_app.gateway.jobs.job_table import Line
+from serve_app.gateway.jobs.records import Job, JobAnswer, JobBatch, JobRequest, Viewer
+from serve_app.gateway.jobs.settings import JobSettings
+from tests.unit.test_blob_store import blobs_of, files_in
+
+ME = Viewer("me", exclusive=True)
+REQUEST = JobRequest("/v1/audio/transcriptions", (), ())
+SETTINGS = JobSettings()
+REFUSED = JobAnswer(400, error={"message": "No.", "type": "invalid_request_error", "param": None, "code": None})
+
+
+class Queue:
+    """A queue on disk whose clock stands still."""
+
+    def __init__(self, folder: Path, **settings: int) -> None:
+        self.folder = folder
+        self.settings = JobSettings(folder=str(folder), **settings)
+        self.blobs = blobs_of(folder, **settings)
+        self.database: JobDatabase = self.blobs._database
+
+    async def run(self, work: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+        return await self.database.run(work, *arguments, **named)
+
+    async def running(self, id: str = "job_1") -> Job:
+        await self.run(job_table.add_once, Job(id, "me", REQUEST, "queued", 0.0), self.settings, [], None)
+        job: Job = await self.run(job_table.claim, "worker", self.settings, 0.0)
+        return job
+
+    def parts_of(self, job: Job) -> FinishedParts:
+        return FinishedParts(job.id, self.blobs, self.database, self.settings, lambda: 0.0)
+
+    async def files_after_a_sweep(self) -> int:
+        await self.blobs.remove_unlinked()
+        return len(files_in(self.folder))
+
+    async def batch(self, *lines: Job, input: bytes = b"{}") -> JobBatch:
+        """A batch that is in progress, or without lines in validation."""
+        blob = await self.blobs.write_bytes(input)
+        batch = JobBatch("batch_1", "me", "/v1/audio/speech", "file-1", blob.digest, "validating", 0.0)
+        await self.run(batch_table.add, batch, blob)
+        if lines:
+            queued = [(job, Line(batch.id, at, f"line-{at}"), ()) for at, job in enumerate(lines, 1)]
+            await self.run(batch_jobs.begin, batch, queued, self.settings, 0.0)
+        found: JobBatch = await self.run(batch_table.get, ME, batch.id)
+        return found
+
+    @property
+    def batches(self) -> BatchRunner:
+        return BatchRunner(self.settings, self.database, self.blobs, lambda: 0.0)
+
+
+@pytest.fixture
+def queue(tmp_path: Path) -> Queue:
+    return Queue(tmp_path)
+
+
+# --- Parts of jobs
+
+
+async def test_a_part_of_a_job_that_was_deleted_meanwhile_is_not_kept(queue: Queue) -> None:
+    """Whoever runs the job notices seconds later."""
+    job = await queue.running()
+    parts = queue.parts_of(job)
+    await parts.keep("before", b"1")
+    await queue.run(job_table.delete, job.id, 0.0)
+    await parts.keep("after", b"2")
+    assert await queue.run(blob_table.parts_of, job.id) == {}
+    assert await queue.files_after_a_sweep() == 0
+
+
+async def test_a_part_of_a_job_that_another_worker_ended_is_not_kept(queue: Queue) -> None:
+    job = await queue.running()
+    await queue.run(job_table.end, job.id, "worker", REFUSED, queue.settings, 0.0)
+    await queue.parts_of(job).keep("late", b"1")
+    assert await queue.run(blob_table.parts_of, job.id) == {}
+    assert await queue.files_after_a_sweep() == 0
+
+
+async def test_a_part_that_is_made_twice_is_there_once(queue: Queue) -> None:
+    """As the chunks after a gap when a separation is taken up again. The first one stays."""
+    parts = queue.parts_of(await queue.running())
+    for data in (b"first", b"second"):
+        await parts.keep("one", data)
+    assert await parts.get("one") == b"first"
+    assert await queue.files_after_a_sweep() == 1
+    assert await queue.run(blob_table.total_bytes) == len(b"first")
+
+
+async def test_a_job_that_lost_parts_begins_again_without_these(queue: Queue) -> None:
+    """Each part that is found to be lost later costs an attempt, of which there are three."""
+    job = await queue.running()
+    parts = queue.parts_of(job)
+    await parts.load()
+    for number in range(5):
+        await parts.keep(f"part-{number}", b"1")
+    for file in (queue.folder / "files").rglob("part-[0-2]*"):
+        await asyncio.to_thread(file.unlink)
+    for file in (queue.folder / "files").rglob("part-3*"):
+        await asyncio.to_thread(file.write_bytes, b"")  # as a loss of power leaves it
+    again = queue.parts_of(job)
+    await again.load()
+    assert [again.has(f"part-{number}") for number in range(5)] == [False, False, False, False, True]
+    assert await queue.files_after_a_sweep() == 1
+
+
+async def test_parts_of_a_store_that_does_not_answer_count_as_there(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = queue.parts_of(await queue.running())
+    await parts.keep("one", b"1")
+
+    def away(folder: str) -> dict[str, int]:
+        raise OSError("The store does not answer.")
+
+    monkeypatch.setattr(queue.blobs.store, "sizes", away)
+    await parts.load()
+    assert await parts.get("one") == b"1"
+
+
+async def test_a_job_that_ended_leaves_no_folder_of_parts(queue: Queue) -> None:
+    job = await queue.running()
+    await queue.parts_of(job).keep("one", b"1")
+    await queue.run(job_table.end, job.id, "worker", REFUSED, queue.settings, 0.0)
+    assert await queue.files_after_a_sweep() == 0
+    assert list((queue.folder / "files" / "parts").iterdir()) == []
