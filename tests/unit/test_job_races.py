@@ -9,12 +9,16 @@ from typing import Any
 
 import pytest
 
+from deployments.errors import MotetError, fail
 from serve_app.gateway.jobs import batch_jobs, batch_table, blob_table, job_table
+from serve_app.gateway.jobs.batch_output import BatchFiles
 from serve_app.gateway.jobs.batch_runner import BatchRunner
+from serve_app.gateway.jobs.batches import Batches
+from serve_app.gateway.jobs.blobs import Blobs
 from serve_app.gateway.jobs.database import JobDatabase
 from serve_app.gateway.jobs.finished_parts import FinishedParts
 from serve_app.gateway.jobs.job_table import Line
-from serve_app.gateway.jobs.records import Job, JobAnswer, JobBatch, JobRequest, Viewer
+from serve_app.gateway.jobs.records import Blob, Job, JobAnswer, JobBatch, JobRequest, Viewer
 from serve_app.gateway.jobs.settings import JobSettings
 from tests.unit.test_blob_store import blobs_of, files_in
 
@@ -138,3 +142,84 @@ async def test_a_job_that_ended_leaves_no_folder_of_parts(queue: Queue) -> None:
     await queue.run(job_table.end, job.id, "worker", REFUSED, queue.settings, 0.0)
     assert await queue.files_after_a_sweep() == 0
     assert list((queue.folder / "files" / "parts").iterdir()) == []
+
+
+# --- Batches
+
+
+async def test_a_batch_that_begins_while_it_is_cancelled_is_cancelled(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch, run = await queue.batch(), queue.database.run
+
+    async def begins_before(work: Any, *arguments: Any) -> Any:
+        if work is batch_table.cancel:
+            line = Job("job_1", "me", REQUEST, "queued", 0.0), Line(batch.id, 1, "line"), ()
+            await run(batch_jobs.begin, batch, [line], queue.settings, 0.0)
+        return await run(work, *arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(queue.database, "run", begins_before)
+        cancelled = await Batches(queue.database, lambda: 0.0).cancel(ME, batch.id)
+    assert (cancelled.status, cancelled.total) == ("cancelling", 1)
+    await queue.batches.advance()
+    assert (await queue.run(batch_table.get, ME, batch.id)).status == "cancelled"
+
+
+async def test_the_counts_of_a_cancelled_batch_are_those_of_its_files(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job ends after the gateway has read the batch."""
+    job = Job("job_1", "me", REQUEST, "queued", 0.0)
+    batch = await queue.batch(job)
+    await queue.run(job_table.claim, "worker", queue.settings, 0.0)
+    await queue.run(batch_table.cancel, ME, batch.id, 0.0)
+    read = batch_table.open_ones
+
+    def read_before_the_job_ended(connection: Any) -> list[JobBatch]:
+        found = read(connection)
+        job_table.end(connection, job.id, "worker", REFUSED, queue.settings, 0.0)
+        return found
+
+    monkeypatch.setattr(batch_table, "open_ones", read_before_the_job_ended)
+    await queue.batches.advance()
+    ended = await queue.run(batch_table.get, ME, batch.id)
+    assert (ended.status, "error" in ended.files, ended.failed) == ("cancelled", True, 1)
+
+
+async def test_a_queue_that_is_busy_does_not_fail_a_batch(queue: Queue) -> None:
+    line = b'{"custom_id": "a", "method": "POST", "url": "/v1/audio/speech", "body": {"model": "m", "input": "%s"}}'
+    batch = await queue.batch(input=line % (b"x" * 20_000))
+    runner = queue.batches
+
+    class Busy(Blobs):
+        async def write_bytes(self, data: bytes) -> Blob:
+            raise fail("unavailable", "The queue of jobs cannot be read or written.", code="jobs_unavailable")
+
+    runner._blobs = Busy(queue.settings, queue.database, queue.folder)
+    await runner.advance()
+    assert (await queue.run(batch_table.get, ME, batch.id)).status == "validating"
+    await queue.batches.advance()
+    assert (await queue.run(batch_table.get, ME, batch.id)).status == "in_progress"
+
+
+async def test_an_end_of_a_batch_for_which_there_is_no_room_leaves_nothing(queue: Queue) -> None:
+    """It is tried again twice a second: what each try left would fill the store."""
+    text = await queue.blobs.write_bytes(b'{"text": "hello"}')
+    await queue.run(blob_table.link, "job_2", text, 0.0)
+    done = JobAnswer(200, (("content-type", "application/json"),), text)
+    jobs = [Job(f"job_{n}", "me", REQUEST, "completed", 0.0, answer=answer) for n, answer in ((1, REFUSED), (2, done))]
+    batch = JobBatch("batch_1", "me", "/v1/audio/speech", "file-1", "", "in_progress", 0.0)
+    queue.blobs._settings = replace_most(queue.settings, text.bytes + 600)
+    before = len(files_in(queue.folder))
+    with pytest.raises(MotetError) as full:
+        async with BatchFiles(batch, queue.blobs, 0.0, 1.0) as files:
+            for job in jobs:
+                await files.write(job, "line" * 50)
+            await files.close()
+    assert full.value.failure.kind == "storage_full"
+    assert await queue.files_after_a_sweep() == before
+
+
+def replace_most(settings: JobSettings, most_bytes: int) -> JobSettings:
+    return settings.model_copy(update={"max_bytes": most_bytes})

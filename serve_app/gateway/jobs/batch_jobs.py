@@ -24,11 +24,12 @@ def begin(
         batch_table.write(connection, replace(batch, status="in_progress", total=len(jobs), times=times))
 
 
-def delete_open(connection: Connection, batch: JobBatch, now_s: float) -> None:
-    """Deletes the jobs that have not ended."""
+def delete_open(connection: Connection, batch: JobBatch, now_s: float) -> JobBatch:
+    """Deletes the jobs that have not ended. Returns the batch with the counts of those that have."""
     rows = connection.execute("SELECT id FROM jobs WHERE batch = ? AND finished_at IS NULL", (batch.id,)).fetchall()
     for row in rows:
         job_table.delete(connection, row["id"], now_s)
+    return batch_table.counted(connection, batch)
 
 
 def end(connection: Connection, before: JobBatch, ended: JobBatch, files: Sequence[StoredFile], now_s: float) -> None:

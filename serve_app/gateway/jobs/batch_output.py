@@ -23,7 +23,8 @@ EXTENSIONS = {sound.media_type.partition(";")[0]: name for name, sound in FORMAT
 
 
 class BatchFiles:
-    """Writes the files of one batch. Nobody holds them until their entries are added."""
+    """Writes the files of one batch. Nobody holds them until their entries are added; they are removed if the context
+    fails."""
 
     def __init__(self, batch: JobBatch, blobs: Blobs, now_s: float, expires_at: float) -> None:
         self._batch = batch
@@ -35,10 +36,11 @@ class BatchFiles:
         self._made: list[StoredFile] = []
 
     async def __aenter__(self) -> Self:
+        self._uploads = await self._stack.enter_async_context(self._blobs.uploads())
         return self
 
-    async def __aexit__(self, *_: object) -> None:
-        await self._stack.aclose()
+    async def __aexit__(self, *error: Any) -> None:
+        await self._stack.__aexit__(*error)
 
     async def write(self, job: Job, custom_id: str) -> None:
         """Adds what a job of the batch answered, if it has ended."""
@@ -87,6 +89,7 @@ class BatchFiles:
         ids = {}
         for which, sink in self._sinks.items():
             blob = await sink.close()
+            self._uploads.written.append(blob)
             name = f"{self._batch.id}_{which}.jsonl"
             file = self._file(blob, name, "application/jsonl")
             self._made.append(file)

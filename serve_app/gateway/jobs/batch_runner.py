@@ -18,7 +18,7 @@ from serve_app.gateway.jobs import batch_jobs, batch_table, file_table, job_tabl
 from serve_app.gateway.jobs.batch_input import MOST_MISTAKES, InputLine, lines_of, mistake, parsed
 from serve_app.gateway.jobs.batch_jobs import QueuedLine
 from serve_app.gateway.jobs.batch_output import BatchFiles
-from serve_app.gateway.jobs.blobs import Blobs
+from serve_app.gateway.jobs.blobs import Blobs, Uploads
 from serve_app.gateway.jobs.body_requests import of_body
 from serve_app.gateway.jobs.database import JobDatabase
 from serve_app.gateway.jobs.endpoints import ENDPOINTS
@@ -75,7 +75,11 @@ class BatchRunner:
 
     async def _begin(self, batch: JobBatch) -> bool:
         """Reads the input, and queues its jobs or fails the batch."""
-        lines, mistakes = await self._lines(batch)
+        async with self._blobs.uploads() as uploads:  # which are removed soon unless the batch begins
+            return await self._begun(batch, uploads)
+
+    async def _begun(self, batch: JobBatch, uploads: Uploads) -> bool:
+        lines, mistakes = await self._lines(batch, uploads)
         if not mistakes and not lines:
             mistakes = [mistake(None, fail("invalid", "The file has no lines.", code="empty_file"))]
         if not mistakes:
@@ -87,9 +91,11 @@ class BatchRunner:
                     raise
                 mistakes = [mistake(None, error)]
         await self._database.run(batch_table.refuse, replace(batch, mistakes=tuple(mistakes)), self._clock())
+        await uploads.release()
         return False
 
-    async def _lines(self, batch: JobBatch) -> tuple[list[QueuedLine], list[dict[str, Any]]]:
+    async def _lines(self, batch: JobBatch, uploads: Uploads) -> tuple[list[QueuedLine], list[dict[str, Any]]]:
+        """The lines, and what is wrong with them. Raises `MotetError` (unavailable) for what is wrong with the service."""
         found: list[QueuedLine] = []
         mistakes: list[dict[str, Any]] = []
         seen: set[str] = set()
@@ -102,20 +108,22 @@ class BatchRunner:
                     try:
                         large = len(text) > INLINE_BYTES
                         line = await in_input_thread(large, parsed, number, text, batch.endpoint, seen)
-                        found.append(await self._line(batch, line))
+                        found.append(await self._line(batch, line, uploads))
                     except MotetError as error:
+                        _raise_if_unavailable(error)
                         mistakes.append(mistake(number, error))
                     if len(mistakes) == MOST_MISTAKES:
                         break
                     if number % PARSED_AT_ONCE == 0:
                         await asyncio.sleep(0)
         except MotetError as error:  # of the file as a whole
+            _raise_if_unavailable(error)
             mistakes.append(mistake(None, error))
         return found, mistakes
 
-    async def _line(self, batch: JobBatch, line: InputLine) -> QueuedLine:
+    async def _line(self, batch: JobBatch, line: InputLine, uploads: Uploads) -> QueuedLine:
         find = partial(self._file_of, Viewer(batch.owner, exclusive=True))
-        made = await of_body(ENDPOINTS[batch.endpoint], line.body, self._blobs, find)
+        made = await of_body(ENDPOINTS[batch.endpoint], line.body, uploads, find)
         job = Job(new_id("job"), batch.owner, made.request, "queued", batch.created_at)
         return job, Line(batch.id, line.number, line.custom_id), made.blobs
 
@@ -126,7 +134,7 @@ class BatchRunner:
     async def _end(self, batch: JobBatch) -> None:
         """Writes the files of a batch whose jobs have ended, or which is cancelled."""
         now_s = self._clock()
-        await self._database.run(batch_jobs.delete_open, batch, now_s)
+        batch = await self._database.run(batch_jobs.delete_open, batch, now_s)
         async with BatchFiles(batch, self._blobs, now_s, now_s + self._settings.keep_files_s) as files:
             after = 0
             while lines := await self._database.run(job_table.lines_of, batch.id, after, LINES_AT_ONCE):
@@ -138,3 +146,9 @@ class BatchRunner:
         times = {**batch.times, "cancelled_at" if cancelled else "completed_at": now_s}
         ended = replace(batch, status="cancelled" if cancelled else "completed", files=ids, times=times)
         await self._database.run(batch_jobs.end, batch, ended, made, now_s)
+
+
+def _raise_if_unavailable(error: MotetError) -> None:
+    """Such as a queue that is busy: no mistake of a batch, which waits."""
+    if error.failure.kind == "unavailable":
+        raise error

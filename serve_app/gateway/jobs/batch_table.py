@@ -27,7 +27,7 @@ def get(connection: Connection, viewer: Viewer, id: str) -> JobBatch:
     if row is None or not viewer.may_see(row["owner"]):
         remedy = "GET /v1/batches lists yours."
         raise fail("not_found", f"There is no batch {quoted(id)}.", remedy, code="batch_not_found")
-    return _counted(connection, _batch(row))
+    return counted(connection, _batch(row))
 
 
 def listed(connection: Connection, owner: str, after: str | None, limit: int) -> list[JobBatch]:
@@ -37,7 +37,7 @@ def listed(connection: Connection, owner: str, after: str | None, limit: int) ->
         "SELECT * FROM batches WHERE owner = ? AND (created_at, id) < (?, ?) ORDER BY created_at DESC, id DESC LIMIT ?",
         (owner, *(begin or LATEST), limit),
     )
-    return [_counted(connection, _batch(row)) for row in rows.fetchall()]
+    return [counted(connection, _batch(row)) for row in rows.fetchall()]
 
 
 def open_ones(connection: Connection) -> list[JobBatch]:
@@ -45,7 +45,7 @@ def open_ones(connection: Connection) -> list[JobBatch]:
     rows = connection.execute(
         "SELECT * FROM batches WHERE status IN ('validating', 'in_progress', 'cancelling') ORDER BY created_at"
     ).fetchall()
-    return [_counted(connection, _batch(row)) for row in rows]
+    return [counted(connection, _batch(row)) for row in rows]
 
 
 def refuse(connection: Connection, batch: JobBatch, now_s: float) -> None:
@@ -55,10 +55,17 @@ def refuse(connection: Connection, batch: JobBatch, now_s: float) -> None:
         write(connection, replace(batch, status="failed", times={**batch.times, "failed_at": now_s}))
 
 
-def cancel(connection: Connection, batch: JobBatch, now_s: float) -> None:
-    """A batch is to be cancelled. The gateways delete its jobs that have not ended; what has ended will be in its files."""
-    if is_still(connection, batch):
-        write(connection, replace(batch, status="cancelling", times={**batch.times, "cancelling_at": now_s}))
+def cancel(connection: Connection, viewer: Viewer, id: str, now_s: float) -> JobBatch:
+    """A batch is to be cancelled. The gateways delete its jobs that have not ended; what has ended will be in its files.
+    Raises `MotetError` (not_found, conflict if it has ended)."""
+    batch = get(connection, viewer, id)
+    if not batch.open:
+        cause = f"The batch is {batch.status} already."
+        raise fail("conflict", cause, "Only one that has not ended can be cancelled.", code="batch_ended")
+    if batch.status != "cancelling":
+        batch = replace(batch, status="cancelling", times={**batch.times, "cancelling_at": now_s})
+        write(connection, batch)
+    return batch
 
 
 def delete_old(connection: Connection, settings: JobSettings, now_s: float) -> None:
@@ -82,7 +89,8 @@ def write(connection: Connection, batch: JobBatch) -> None:
     )
 
 
-def _counted(connection: Connection, batch: JobBatch) -> JobBatch:
+def counted(connection: Connection, batch: JobBatch) -> JobBatch:
+    """A batch with the counts of its jobs that have ended so far."""
     if batch.status not in ("in_progress", "cancelling"):
         return batch
     rows = connection.execute("SELECT status, COUNT(*) FROM jobs WHERE batch = ? GROUP BY status", (batch.id,))

@@ -8,7 +8,6 @@ from typing import cast
 
 from starlette.requests import HTTPConnection
 
-from deployments.errors import fail
 from serve_app.gateway.jobs import batch_table
 from serve_app.gateway.jobs.database import JobDatabase
 from serve_app.gateway.jobs.endpoints import Endpoint
@@ -44,12 +43,7 @@ class Batches:
 
     async def cancel(self, viewer: Viewer, id: str) -> JobBatch:
         """Cancels a batch. Raises `MotetError` (not_found, conflict if it has ended)."""
-        batch = await self.get(viewer, id)
-        if not batch.open:
-            cause = f"The batch is {batch.status} already."
-            raise fail("conflict", cause, "Only one that has not ended can be cancelled.", code="batch_ended")
-        await self._database.run(batch_table.cancel, batch, self._clock())
-        return await self.get(viewer, id)
+        return await self._database.run(batch_table.cancel, viewer, id, self._clock())
 
 
 def batches_of(connection: HTTPConnection) -> Batches:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterable, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import cached_property
 from pathlib import Path
@@ -56,9 +56,12 @@ class Blobs:
         try:
             yield found
         except BaseException:
-            releasing = self._database.run(blob_table.release, found.written, self._clock())
-            await asyncio.shield(releasing)
+            await asyncio.shield(found.release())
             raise
+
+    async def release(self, blobs: Sequence[Blob]) -> None:
+        """Has written blobs removed soon, unless somebody holds them."""
+        await self._database.run(blob_table.release, blobs, self._clock())
 
     def writing(self) -> AbstractAsyncContextManager[BlobSink]:
         """A blob that is written piece by piece; it is discarded unless it is closed."""
@@ -128,6 +131,10 @@ class Uploads:
         """See `Blobs.write_bytes`."""
         self.written.append(await self._blobs.write_bytes(data))
         return self.written[-1]
+
+    async def release(self) -> None:
+        """Has them removed soon, unless somebody holds them."""
+        await self._blobs.release(self.written)
 
 
 class BlobSink:
