@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from serve_app.gateway.jobs.job_table import Line
 from serve_app.gateway.jobs.records import Blob, Job, JobAnswer, JobBatch, JobRequest, Viewer
 from serve_app.gateway.jobs.settings import JobSettings
 from tests.unit.test_blob_store import blobs_of, files_in
+from tests.unit.test_job_routes import HELLO, JobBench
 
 ME = Viewer("me", exclusive=True)
 REQUEST = JobRequest("/v1/audio/transcriptions", (), ())
@@ -223,3 +226,58 @@ async def test_an_end_of_a_batch_for_which_there_is_no_room_leaves_nothing(queue
 
 def replace_most(settings: JobSettings, most_bytes: int) -> JobSettings:
     return settings.model_copy(update={"max_bytes": most_bytes})
+
+
+# --- The queue
+
+
+async def test_a_job_that_is_refused_again_and_again_has_few_events(queue: Queue) -> None:
+    job = await queue.running()
+    for second in range(1, 50):
+        again = (job.id, "worker", float(second), queue.settings)
+        await queue.run(job_table.again, *again, counted=False, charged_seconds=0.0)
+        await queue.run(job_table.claim, "worker", queue.settings, float(second))
+    last = await queue.run(job_table.events_after, job.id, 0)
+    assert [event.type for event in last] == ["job.queued", "job.running"]
+    assert [event.number for event in last] == [99, 100]
+    await queue.run(job_table.end, job.id, "worker", REFUSED, queue.settings, 50.0)
+    assert [event.type for event in await queue.run(job_table.events_after, job.id, 100)] == ["job.failed"]
+
+
+async def test_a_blob_is_on_the_disk_before_a_job_is_accepted(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: set[int] = set()
+    sync = os.fsync
+
+    def noted(file: int) -> None:
+        synced.add(os.fstat(file).st_ino)
+        sync(file)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    blob = await queue.blobs.write_bytes(b"a recording")
+    path = queue.folder / "files" / blob.path
+    assert {path.stat().st_ino, path.parent.stat().st_ino} <= synced  # its bytes, and its name
+
+
+async def test_a_job_that_has_its_answer_when_its_gateway_stops_has_ended(tmp_path: Path) -> None:
+    bench = JobBench(tmp_path)
+    made = await bench.post(HELLO)
+    database, runner = bench.runner._jobs.database, bench.runner
+    ending, free = asyncio.Event(), threading.Event()
+    run: Any = database.run
+
+    async def busy(work: Any, *arguments: Any, **named: Any) -> Any:
+        if work is job_table.end:
+            database._thread.submit(free.wait, 10.0)  # another transaction is on the way
+            ending.set()
+        return await run(work, *arguments, **named)
+
+    database.run = busy  # type: ignore[method-assign]
+    await runner.look()
+    await ending.wait()
+    stopping = asyncio.create_task(runner._stop())
+    for _ in range(10):  # until it waits for the job
+        await asyncio.sleep(0)
+    free.set()
+    await stopping
+    job = await bench.job(made)
+    assert (job["status"], job["attempts"]) == ("completed", 1)

@@ -6,6 +6,7 @@ A file is complete or not there at all. Calls block; run them on a thread.
 from __future__ import annotations
 
 import hashlib
+import os
 import secrets
 import time
 from collections.abc import Mapping, Sequence
@@ -44,8 +45,10 @@ class BlobStore:
         target = f"{self._root}/{path}"
         with storing("jobs"):
             if isinstance(self._files, LocalFileSystem):
-                Path(target).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                folder = Path(target).parent
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
                 written.path.replace(target)
+                _sync_folder(folder)
             else:
                 self._files.put_file(str(written.path), target)
                 written.discard()
@@ -108,6 +111,8 @@ class BlobWriter:
         """Ends it; the blob has a path of its own, so that equal contents never share a file that one of them removes.
         Raises `MotetError` (storage_full)."""
         with storing("jobs"):
+            self._file.flush()
+            os.fsync(self._file.fileno())  # the queue, which names it, survives the loss of power
             self._file.close()
         digest = self._digest.hexdigest()
         return Blob(digest, f"{digest[:2]}/{digest}.{secrets.token_hex(4)}", self.size)
@@ -117,6 +122,15 @@ class BlobWriter:
         with suppress(OSError):  # closing flushes, which fails again on a full disk
             self._file.close()
         self.path.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes sure that the names of its files are on the disk."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _opened(url: str) -> tuple[Any, str]:

@@ -27,6 +27,13 @@ ORDER BY created_at DESC, id DESC LIMIT ?
 """
 OLDEST_FIRST = NEWEST_FIRST.replace("<", ">").replace(" DESC", "")
 
+OLD_AFTER = {
+    "job.queued": ("job.queued", "job.running", "job.progress"),
+    "job.running": ("job.running", "job.progress"),
+    "job.progress": ("job.progress",),
+}
+"""Events of an attempt are dropped when the next one waits or begins: a job that is refused for a day has thousands."""
+
 INTERRUPTED = {
     "message": "The service was interrupted each time that it ran this job. Make it again.",
     "type": "server_error",
@@ -211,7 +218,6 @@ def renew(
         (now_s + settings.lease_s, done, progress.seconds_expected, progress.seconds_charged, job.id, worker),
     ).rowcount
     if changed and done and done != job.seconds_done:
-        connection.execute("DELETE FROM events WHERE job = ? AND type = 'job.progress'", (job.id,))
         _note(connection, job.id, "job.progress", settings)
     return bool(changed)
 
@@ -305,12 +311,14 @@ def lines_of(connection: Connection, batch: str, after: int, most: int) -> list[
 
 
 def _note(connection: Connection, id: str, type: str, settings: JobSettings) -> None:
-    """Adds an event. Lines of batches have none."""
+    """Adds an event, and drops those that it makes old. Lines of batches have none."""
     row = connection.execute(
         "UPDATE jobs SET events = events + 1 WHERE id = ? AND batch IS NULL RETURNING *", (id,)
     ).fetchone()
     if row is not None:
         data = json.dumps(_job(row).as_json(settings.keep_s))
+        old = [(id, each) for each in OLD_AFTER.get(type, ())]
+        connection.executemany("DELETE FROM events WHERE job = ? AND type = ?", old)
         connection.execute("INSERT INTO events VALUES (?, ?, ?, ?)", (id, row["events"], type, data))
 
 

@@ -138,13 +138,15 @@ class JobRunner:
         except asyncio.CancelledError:  # the job was deleted, or the gateway ends
             answering.cancel()
             await asyncio.wait({answering})
-            await asyncio.shield(self._again(job, worker, running, jobs.clock(), counted=False))
-            return
+            if answering.cancelled() or answering.exception():
+                await asyncio.shield(self._again(job, worker, running, jobs.clock(), counted=False))
+                return
+            outcome = answering.result()  # it was there already
         except Exception as error:
             outcome = error
         finally:
             keeping.cancel()
-        await self._end(job, worker, running, outcome)
+        await _to_its_end(self._end(job, worker, running, outcome))
         jobs.added.set()
 
     async def _answer(self, job: Job, running: RunningJob, parts: FinishedParts) -> JobAnswer | Refusal:
@@ -199,6 +201,16 @@ class JobRunner:
             return
         if not await jobs.database.run(job_table.end, job.id, worker, answer, jobs.settings, now_s):
             logger.info("The result of %s is dropped: the job was deleted or taken over.", job.id)
+
+
+async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
+    """Does the work, also if this task is cancelled meanwhile: an answer that is there is not made again."""
+    task = asyncio.create_task(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task})
+        task.result()
 
 
 def _failed(error: Exception) -> JobAnswer:
