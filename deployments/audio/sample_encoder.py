@@ -20,6 +20,8 @@ SampleCoding = Literal["pcm", "mulaw", "alaw"]
 # A WAV header must have a length, even if it is not known yet. Readers such as Python's `wave` read it as a signed 32-bit
 # number, so this is the largest file. They stop at the true end by themselves.
 STREAMED_WAV_BYTES = 2**31 - 1
+LARGEST_WAV_BYTES = 2**32 - 1
+"""What the header of a WAV can state. Readers stop there, if the file is longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +45,12 @@ def wav_header(
     sample_rate: int, channels: int, total_samples: int | None = None, coding: SampleCoding = "pcm"
 ) -> bytes:
     """The bytes before the samples of a WAV: 44 for PCM, 58 for G.711. They state the largest safe length if `total_samples`
-    per channel is not known."""
+    per channel is not known, or does not fit a WAV."""
     known = _CODINGS[coding]
     frame = known.sample_bytes * channels
-    most = (STREAMED_WAV_BYTES - known.header_bytes) // frame
-    total = most if total_samples is None else min(total_samples, most)
+    total = (STREAMED_WAV_BYTES - known.header_bytes) // frame
+    if total_samples is not None and known.header_bytes + total_samples * frame <= LARGEST_WAV_BYTES:
+        total = total_samples
     fields = (known.wav_tag, channels, sample_rate, sample_rate * frame, frame, 8 * known.sample_bytes)
     form = struct.pack("<HHIIHH", *fields)
     chunks = _chunk(b"fmt ", form)

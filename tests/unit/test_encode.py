@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import struct
 import subprocess
 import sys
 import threading
@@ -187,6 +188,14 @@ def test_a_streamed_wav_promises_a_size_that_fits_31_bits() -> None:
         assert 2**31 - 64 < size < riff < 2**31
         assert size % (2 * channels) == 0
         assert wav_header(24000, channels, 2**40) == header
+
+
+def test_a_wav_of_four_hours_states_its_length() -> None:
+    """Readers stop at the length that is stated: the last hour of over 2 GiB of stereo would be lost."""
+    samples = 4 * 3600 * 48_000
+    header = wav_header(48_000, 2, samples)
+    assert struct.unpack("<4sI", header[:8]) == (b"RIFF", 36 + 4 * samples)
+    assert struct.unpack("<4sI", header[36:]) == (b"data", 4 * samples)
 
 
 def test_one_row_fills_both_channels() -> None:
