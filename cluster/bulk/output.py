@@ -168,7 +168,7 @@ def _content(facts: Facts, order: BulkOrder) -> _Content | None:
 
 def _file_stem(facts: Facts, taken: set[str]) -> str:
     """The row's id, shortened to what a file name can hold, with its key if the name is taken."""
-    stem = f".{facts['stem']}" if facts["stem"] else ""
+    stem = f".{UNSAFE.sub('_', facts['stem'])}" if facts["stem"] else ""
     safe = cut_to_bytes(UNSAFE.sub("_", facts["id"]).strip("."), LONGEST_NAME_BYTES) or "row"
     name = f"{safe}{stem}"
     number = len(taken)

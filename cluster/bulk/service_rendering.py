@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,6 +34,7 @@ from cluster.bulk.sound import WITH_LENGTH, length_of, with_length
 from cluster.bulk.workers import RenderedBatch, rendered_batch
 from deployments.audio.formats import FORMATS, AudioFormat
 from deployments.errors import Failure, Kind, MotetError, as_failure
+from deployments.tasks.separation import GAPS_FILE
 from deployments.text.languages import code_of
 
 LONGEST_PAUSE_S = 30.0
@@ -335,9 +337,18 @@ def _sound(data: bytes, form: AudioFormat, seconds: float, rate: int | None) -> 
 
 
 def _stems_in(answer: httpx.Response) -> dict[str, bytes]:
-    """Stems by name: one is a sound, several are a ZIP file. Raises ValueError and the like for anything else."""
+    """Stems by name: one is a sound, several are a ZIP file. Raises `MotetError` (engine) for a separation with gaps, which a
+    result cannot name, and ValueError and the like for anything else."""
     kind = answer.headers["content-type"]
     if kind.startswith("audio/"):
         return {answer.headers["x-motet-stems"]: answer.content}
     with ZipFile(io.BytesIO(answer.content)) as archive:
+        if GAPS_FILE in archive.namelist():
+            raise _with_gaps(json.loads(archive.read(GAPS_FILE)))
         return {name.rpartition(".")[0]: archive.read(name) for name in archive.namelist()}
+
+
+def _with_gaps(gaps: Sequence[Mapping[str, float]]) -> MotetError:
+    places = ", ".join(f"{gap['start']:g} to {gap['end']:g} s" for gap in gaps)
+    cause = f"The service could not separate parts of the recording: {places}."
+    return MotetError(Failure("engine", cause, "Run a job again with the rows that failed."))

@@ -20,6 +20,9 @@ from deployments.errors import fail, quoted
 from deployments.settings import SeparationSettings
 from deployments.tasks.engine_calls import Item, LocalBatch, LocalCall, Started, in_order, next_here, run_here
 
+GAPS_FILE = "gaps.json"
+"""The file that lists gaps beside the stems of an archive."""
+
 OdeMethod = Literal["midpoint", "euler"]
 """Two evaluations of the network for each step of the solver, or one."""
 

@@ -9,7 +9,7 @@ from contextlib import aclosing
 from dataclasses import asdict
 from typing import Any
 
-from deployments.tasks.separation import Gap, Merged
+from deployments.tasks.separation import GAPS_FILE, Gap, Merged
 
 
 class SeparationProgress:
@@ -42,7 +42,7 @@ class SeparationProgress:
 
     def report(self) -> dict[str, str]:
         """The file of an archive that lists the gaps, by its name; nothing if there are none."""
-        return {"gaps.json": json.dumps([asdict(gap) for gap in self._gaps])} if self._gaps else {}
+        return {GAPS_FILE: json.dumps([asdict(gap) for gap in self._gaps])} if self._gaps else {}
 
     def _progress(self, task: str) -> dict[str, Any]:
         expected_s = max(self._expected_s, self._seconds)

@@ -1151,6 +1151,51 @@ def test_stems_of_a_service_are_told_as_those_of_a_local_job(
         assert facts["seconds"] == pytest.approx(30_001 / live.rate, abs=off)
 
 
+def test_a_separation_with_a_gap_is_asked_for_again_and_names_the_gap_if_it_stays(tmp_path: Path) -> None:
+    """The service lists gaps beside the stems; they are no stem, and nobody would know of the silence."""
+
+    class Gaps(Streaming):
+        left = 1
+
+        def _separated(self, content: bytes) -> httpx.Response:
+            answer = super()._separated(content)
+            if not self.left:
+                return answer
+            self.left -= 1
+            file = io.BytesIO(answer.content)
+            with ZipFile(file, "a") as archive:
+                archive.writestr("gaps.json", json.dumps([{"start": 7.0, "end": 17.0}]))
+            return httpx.Response(200, content=file.getvalue(), headers=answer.headers)
+
+    live = Gaps()
+    found = served(live, [recording_row(tmp_path)], tmp_path / "out", "separation")
+    assert [(facts["stem"], facts["error"]) for facts in found] == [("speech", None), ("rest", None)]
+    live.left = 100
+    (failed,) = served(live, [recording_row(tmp_path)], tmp_path / "again", "separation")
+    assert (failed["error_kind"], "7 to 17 s" in failed["error"]) == ("engine", True)
+
+
+def test_a_stem_with_the_name_of_a_path_is_a_file_beside_the_others(tmp_path: Path) -> None:
+    class Paths(Streaming):
+        def _separated(self, content: bytes) -> httpx.Response:
+            file = io.BytesIO()
+            with ZipFile(file, "w") as archive:
+                archive.writestr("../../lead/back.wav", self.streamed("wav", 2))
+            return httpx.Response(200, content=file.getvalue(), headers={"content-type": "application/zip"})
+
+    app = AppConfig(bulk=BulkSettings(served_in_flight=1))
+    job = job_of(app, "separation", None, BulkOptions(), None)[0]
+    recording = recording_row(tmp_path)
+    out = tmp_path / "out"
+    summary = run_job([recording], job, out, "folder", lambda b: render_on_service(b, job, Paths().service()), _quiet)
+    assert [Path(name).parent.name for name in summary.files] == ["", "audio"]
+    assert len(list((out / "audio").iterdir())) == 1
+
+
+def _quiet(progress: object) -> None:
+    """Nobody looks."""
+
+
 def test_a_streamed_wav_that_a_service_made_has_its_true_length(tmp_path: Path) -> None:
     (facts,) = served(Streaming(), rows_of(["One."]), tmp_path)
     with wave.open(io.BytesIO(facts["audio"])) as file:

@@ -37,7 +37,7 @@ class Queue:
     def __init__(self, folder: Path, **settings: int) -> None:
         self.folder = folder
         self.settings = JobSettings(folder=str(folder), **settings)
-        self.blobs = blobs_of(folder, **settings)
+        self.blobs = blobs_of(folder, None, **settings)
         self.database: JobDatabase = self.blobs._database
 
     async def run(self, work: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
