@@ -120,12 +120,15 @@ def models(
 
     Adding fetches the weights from the hub (HF_ENDPOINT and HF_TOKEN say which and as whom), checks every digest, tries the
     model, and writes it into the configuration. After an interruption the same command continues. Loading changes only the
-    service, until it ends; it needs an admin key, and what `add` fetched where the service runs. Memory and speed (times real
-    time) are those of the trial on this machine.
+    service, until it ends; it needs an admin key, and what `add` fetched where the service runs. With --service and an admin
+    key, add fetches a model of the catalogue there, and remove cancels that or removes it. Memory and speed (times real time)
+    are those of the trial on this machine.
 
     Example: [bold]motet models[/bold] says whether the weights of each model are here; [bold]motet doctor[/bold] tries them.
 
     Example: [bold]motet models add whisper-large-v3-turbo[/bold]
+
+    Example: [bold]motet models add whisper-large-v3-turbo --service http://127.0.0.1:8000[/bold]
 
     Example: [bold]motet models load whisper-large-v3-turbo --service http://127.0.0.1:8000[/bold]
 
@@ -138,6 +141,12 @@ def models(
         raise typer.BadParameter("Name a model.", param_hint=f"motet models {action}")
     if action in ("load", "unload"):
         _change(action, what, file, own_name, service, quiet=quiet)
+        return
+    if service:
+        here_only = {"--as": own_name, "--engine": engine, "--config": config, "--keep-weights": keep_weights}
+        for option in [option for option, given in here_only.items() if given]:
+            raise typer.BadParameter("It is for this machine. Leave it out, or --service.", param_hint=option)
+        _change_there(action, what, hardware, service, as_json=as_json, quiet=quiet)
         return
     from serve_app import config_file
     from serve_app.cli import models_add
@@ -165,6 +174,19 @@ def _change(
             models_load.load(client, name, file, own_name, quiet=quiet)
         else:
             models_load.unload(client, name)
+
+
+def _change_there(action: Action, name: str, hardware: str | None, service: str, *, as_json: bool, quiet: bool) -> None:
+    from serve_app.cli import models_add_there
+    from serve_app.cli.service_api import ServiceApi
+
+    with ServiceApi(service) as client:
+        if action == "remove":
+            models_add_there.remove(client, name, quiet=quiet)
+            return
+        model = models_add_there.add(client, name, hardware, quiet=quiet)
+    if as_json:
+        show_facts(model)
 
 
 def _list(service: str | None, file: Path | None, *, as_json: bool, quiet: bool) -> None:

@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
@@ -36,7 +37,7 @@ class AdditionProcess(Protocol):
         """Its exit status; None while it runs."""
 
 
-def start_process(order: AdditionOrder) -> AdditionProcess:
+def start_process(order: AdditionOrder) -> subprocess.Popen[bytes]:
     """Starts the process of an order. It gets the lock, and its standard input is closed when this process ends."""
     return subprocess.Popen(
         [sys.executable, "-P", "-m", MODULE, order.model_dump_json()],
@@ -49,17 +50,18 @@ def start_process(order: AdditionOrder) -> AdditionProcess:
 
 
 class ModelAdditions:
-    """Adds models and removes them. `in_use` gives the weights of all models that the service has, on its event loop."""
+    """Adds models and removes them. `in_use` gives the weights of all models that the service has, on its event loop; `pause`
+    waits for some seconds."""
 
     def __init__(
         self,
         settings: RegistrySettings,
-        in_use: Callable[[], Sequence[WeightUse]] = lambda: (),
+        in_use: Callable[[], Sequence[WeightUse]],
         start: Callable[[AdditionOrder], AdditionProcess] = start_process,
-        additions: Additions | None = None,
+        pause: Callable[[float], None] = time.sleep,
     ) -> None:
         self._settings = settings
-        self._additions = additions or Additions(settings)
+        self._additions = Additions(settings, pause)
         self._installed = InstalledModels(settings)
         self._in_use = in_use
         self._start = start
@@ -132,20 +134,24 @@ class ModelAdditions:
             cause = f"The service has the model {quoted(name)}."
             remedy = "Unload it with DELETE /v1/models/{id}, or take it out of the configuration; then send this again."
             raise fail("conflict", cause, remedy, code="model_in_use")
-        repository = installed.repository if installed else self._entry(name).repository
-        try:
-            with _writing(), readable():
-                if installed is not None:
-                    freed = remove_installed(installed, self._installed, used, waits=False) or 0
-                else:
-                    freed = discard_unfinished(repository)
-        except BlockingIOError as error:
-            cause = "Another model of the same repository is being added."
-            raise fail("conflict", cause, "Send this again when it is there.", code="repository_busy") from error
+        freed = self._freed(name, installed, used)
         if installed is None and addition is None and not freed:
             raise fail("not_found", f"The model {quoted(name)} was not added.", code="model_not_added")
         self._forget(name)
         return freed
+
+    def _freed(self, name: str, installed: InstalledModel | None, used: Sequence[WeightUse]) -> int:
+        """Removes a model, or what was fetched of it. Returns the bytes that are free now."""
+        repository = installed.repository if installed is not None else self._entry(name).repository
+        with _writing():
+            try:
+                if installed is None:
+                    return discard_unfinished(repository)
+                with readable():
+                    return remove_installed(installed, self._installed, used, waits=False) or 0
+            except BlockingIOError as error:
+                cause = "Another model of the same repository is being added."
+                raise fail("conflict", cause, "Send this again when it is there.", code="repository_busy") from error
 
     def _cancel(self, name: str) -> None:
         """Returns when the process has ended."""
@@ -200,8 +206,6 @@ def _writing() -> Iterator[None]:
     """Says that the folders of models cannot be changed, without their names."""
     try:
         yield
-    except BlockingIOError:
-        raise
     except OSError as error:
         cause = "The service cannot change its folder of models, or start a process."
         raise fail("unavailable", cause, "The log of the service says why.", detail=in_one_line(error)) from error

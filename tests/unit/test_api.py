@@ -21,7 +21,6 @@ from cluster.demand import AutoscalingSettings
 from cluster.models import Model, Placement
 from deployments.audio.decode import decode_all
 from deployments.audio.loudness import loudness_of
-from deployments.catalogue.additions import AdditionOrder
 from deployments.engines.protocols import (
     FinishReason,
     RecognitionOptions,
@@ -46,7 +45,7 @@ from serve_app.gateway.live.sessions import LiveSessions
 from serve_app.gateway.live.settings import RealtimeSettings
 from serve_app.gateway.loaded_models import LoadedModels, Loader
 from serve_app.gateway.middleware.deadline import too_late
-from serve_app.gateway.model_additions import AdditionProcess, ModelAdditions, start_process
+from serve_app.gateway.model_additions import ModelAdditions
 from serve_app.gateway.request_context import DUE, RequestDeadline, RequestRecord
 from serve_app.gateway.routes import speech
 from serve_app.gateway.routing.admission import Admission, Ticket
@@ -169,7 +168,7 @@ class Bench:
         analyses: object = None,
         live: Callable[[RealtimeSettings], LiveSessions] | None = None,
         loader: Loader | None = None,
-        start_addition: Callable[[AdditionOrder], AdditionProcess] | None = None,
+        additions: Callable[..., ModelAdditions] = ModelAdditions,
         **settings: Any,
     ) -> None:
         config = AppConfig(**{"models": MODELS, **settings})
@@ -206,7 +205,7 @@ class Bench:
             KeyRing(config.security),
             config.registry,
             loaded,
-            ModelAdditions(config.registry, lambda: weights_in_use(config, loaded), start_addition or start_process),
+            additions(config.registry, lambda: weights_in_use(config, loaded)),
         )
         self.service = service
         self.api = Conformance(build_api(service))

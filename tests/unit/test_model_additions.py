@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,13 @@ from deployments.errors import MotetError
 from deployments.hub import cache
 from serve_app.cli import addition_process
 from serve_app.cli.addition_process import AdditionReport
-from serve_app.gateway.model_additions import MOST_AT_ONCE, ModelAdditions
-from tests.unit.hub_server import COMMIT, Hub
+from serve_app.gateway.model_additions import MOST_AT_ONCE, ModelAdditions, start_process
+from tests.unit.hub_server import COMMIT, Hub, Mishap
 from tests.unit.test_api import JSON
 from tests.unit.test_cli_models import FILES, NAME, REPOSITORY, hub
 from tests.unit.test_keys import audited, code
 from tests.unit.test_model_loading import ROOT, USER, LoadingBench
+from tests.unit.test_registry import COMMIT as NOTED
 from tests.unit.test_registry import added
 
 __all__ = ["audited", "hub"]
@@ -54,12 +56,10 @@ class AddingBench(LoadingBench):
 
     def __init__(self, folder: Path, **registry: Any) -> None:
         self.registry = RegistrySettings(folder=str(folder / "notes"), **registry)
-        self.additions = Additions(self.registry, pause=self.wait)
+        self.additions = Additions(self.registry)
         self.started: list[HeldProcess] = []
         self.waits = 0
-        super().__init__(registry=self.registry)
-        additions = ModelAdditions(self.registry, self.service.additions._in_use, self.start, self.additions)
-        object.__setattr__(self.service, "additions", additions)
+        super().__init__(registry=self.registry, additions=partial(ModelAdditions, start=self.start, pause=self.wait))
 
     def start(self, order: AdditionOrder) -> HeldProcess:
         self.started.append(HeldProcess(order, os.dup(order.lock)))
@@ -167,14 +167,13 @@ async def test_a_process_that_does_not_end_is_said(bench: AddingBench, monkeypat
 async def test_a_model_that_is_here_is_not_fetched_and_can_be_removed(bench: AddingBench) -> None:
     store = InstalledModels(bench.registry)
     store.save(added(CLONER, entry=CLONER))
-    folder = cache.snapshot("org/ear", COMMIT_OF_NOTE)
+    folder = cache.snapshot("org/ear", NOTED)
     folder.mkdir(parents=True)
     (folder / "model.bin").write_bytes(b"abc")
     answer = await bench.add()
     assert (answer.status_code, answer.json()["installed"], bench.started) == (202, True, [])
-    await bench.load(
-        id="other", engine="whisper", source=f"hf:org/ear@{COMMIT_OF_NOTE}", sha256={"model.bin": "a" * 64}
-    )
+    source = f"hf:org/ear@{NOTED}"
+    await bench.load(id="other", engine="whisper", source=source, sha256={"model.bin": "a" * 64})
     assert code(await bench.remove()) == (409, "model_in_use")
     bench.list.models.clear()
     bench.note()
@@ -185,12 +184,13 @@ async def test_a_model_that_is_here_is_not_fetched_and_can_be_removed(bench: Add
     bench.note()
     with cache.locked("org/ear"):
         assert code(await bench.remove()) == (409, "repository_busy")
+    store.save(added("second", repository="org/ear"))
+    assert (await bench.remove()).json()["freed_bytes"] == 0 and folder.exists()
+    store.save(added(CLONER, entry=CLONER))
+    store.remove("second")
     assert (await bench.remove()).json()["freed_bytes"] == 3
     assert not folder.exists() and store.find(CLONER) is None
     assert not (await bench.listed())["installed"]
-
-
-COMMIT_OF_NOTE = "0" * 40
 
 
 async def test_what_is_refused(bench: AddingBench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -350,3 +350,39 @@ def test_a_state_of_another_version_is_no_obstacle(tmp_path: Path) -> None:
     assert additions.find(NAME) == Addition(state="failed", cause=INTERRUPTED)
     assert additions.find("../x") is None
     os.close(lock)
+
+
+@pytest.fixture
+def process_order(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AdditionOrder:
+    """What the gateway gives to a real process, which uses the hub of the test."""
+    monkeypatch.setenv("HF_ENDPOINT", hub.url)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    registry = RegistrySettings(folder=str(tmp_path / "notes"), catalogue=str(tmp_path / "catalogue.yaml"))
+    additions = Additions(registry)
+    lock = additions.lock(NAME)
+    assert lock is not None
+    additions.write(NAME, Addition())
+    return AdditionOrder(name=NAME, registry=registry, lock=lock)
+
+
+def test_a_real_process_holds_the_lock_until_the_model_is_here(process_order: AdditionOrder) -> None:
+    additions = Additions(process_order.registry)
+    process = start_process(process_order)
+    os.close(process_order.lock)
+    assert additions.find(NAME) == Addition()  # nobody else holds the lock
+    assert process.wait(60) == 0
+    assert additions.all() == {} and additions.lock(NAME) is not None
+    note = InstalledModels(process_order.registry).find(NAME)
+    assert note is not None and note.is_here
+
+
+def test_a_real_process_ends_with_the_gateway_in_the_middle_of_a_file(hub: Hub, process_order: AdditionOrder) -> None:
+    stop = Mishap("model.bin", stops_after=1000)
+    hub.mishaps.append(stop)
+    process = start_process(process_order)
+    os.close(process_order.lock)
+    assert stop.stopped.wait(60) and process.stdin is not None
+    process.stdin.close()
+    assert process.wait(60) == 1
+    found = Additions(process_order.registry).find(NAME)
+    assert found is not None and (found.state, found.cause) == ("failed", INTERRUPTED)
