@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from deployments.engines import registry
 from deployments.engines.protocols import AudioChunk, Samples, SpeechEngine, SpeechRequest
 from deployments.errors import MotetError
 from tests.unit.forced_path import ForcedPath
@@ -65,6 +66,11 @@ class SpeechEngineProperties:
     def following(self, engine: SpeechEngine[Any], path: ForcedPath) -> AbstractContextManager[None]:
         """Inside, the engine takes the choices of the path."""
         return nullcontext()
+
+    def test_the_registry_knows_that_it_makes_voices_from_clips(self, engine: SpeechEngine[Any]) -> None:
+        module = type(engine).__module__
+        known = [entry.clones for entry in registry.ENGINES.values() if entry.module == module]
+        assert not engine.traits.clones or known == [True]
 
     def assert_near(self, samples: Samples, others: Samples, tolerance: float) -> None:
         """Both have the same length, and no sample differs by more than the tolerance."""
