@@ -46,8 +46,9 @@ def remove_installed(
 
 
 def uses(installed: InstalledModel, used: Iterable[WeightUse]) -> bool:
-    """Whether one of the uses has weights of an added model."""
-    return any(source == installed.source and not set(paths).isdisjoint(installed.weights) for source, paths in used)
+    """Whether one of the uses has weights of an added model. A use that names no files has all of them."""
+    own = set(installed.weights)
+    return any(source == installed.source and (not paths or not own.isdisjoint(paths)) for source, paths in used)
 
 
 def bytes_here(entry: CatalogueEntry) -> int:

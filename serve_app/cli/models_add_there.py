@@ -53,8 +53,10 @@ def remove(service: ServiceApi, name: str, *, quiet: bool) -> None:
     with service.understood():
         freed = service.ask("DELETE", _place(name))["freed_bytes"] / GB
     if not quiet:
-        said = f"{freed:.2f} GB are free there" if freed else "what was fetched of it stays there"
-        note(f"{name} is no longer on the service's machine; {said}.")
+        stays = (
+            f"{name} is not being added any more. What was fetched of it stays; the same command again removes that."
+        )
+        note(f"{name} is removed from the service's machine: {freed:.2f} GB are free." if freed else stays)
 
 
 def _waited_for(
