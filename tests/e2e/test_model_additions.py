@@ -50,7 +50,8 @@ class Adding:
 
     def model(self, name: str, key: str = "root") -> dict[str, Any]:
         """Its entry of the registry."""
-        return {each["id"]: each for each in self.ask("GET", "/v1/registry", key).json()["data"]}[name]
+        listed = self.ask("GET", "/v1/registry", key).json()["data"]
+        return next(dict(each) for each in listed if each["id"] == name)
 
     def addition(self, name: str) -> dict[str, Any]:
         """How far its addition is; empty if it is not being added."""
@@ -184,8 +185,8 @@ def test_it_continues_and_the_model_is_loaded_used_and_removed(adding: Adding) -
 
 def test_a_wrong_digest_leaves_nothing(adding: Adding) -> None:
     assert adding.ask("POST", "/v1/registry/damaged", json={}).status_code == 202
-    failed = wait_for(lambda: (s := adding.addition("damaged")).get("state") == "failed" and s, SOON_S, "the failure")
-    assert "does not have the SHA-256" in failed["cause"]
+    wait_for(lambda: adding.addition("damaged").get("state") == "failed", SOON_S, "the failure")
+    assert "does not have the SHA-256" in adding.addition("damaged")["cause"]
     assert adding.snapshots("org/damaged") == [] and not adding.model("damaged")["installed"]
     answer = adding.ask("POST", "/v1/models", json={"id": "damaged", "catalogue": "damaged"})
     assert (answer.status_code, answer.json()["error"]["code"]) == (404, "weights_missing")

@@ -124,7 +124,7 @@ async def test_a_process_that_died_has_failed_and_is_started_again(bench: Adding
         "total_bytes": None,
         "cause": INTERRUPTED,
     }
-    assert (await bench.add(**{"try": True})).json()["addition"]["state"] == "fetching"
+    assert (await bench.add(CLONER, ROOT, **{"try": True})).json()["addition"]["state"] == "fetching"
     assert [process.order.try_it for process in bench.started] == [False, True]
 
 
@@ -204,9 +204,9 @@ async def test_what_is_refused(bench: AddingBench, monkeypatch: pytest.MonkeyPat
     assert answer.status_code == 400 and "cpu and cuda" in answer.text
     for fields in ({"hardware": "tpu"}, {"try": "perhaps"}, {"source": "hf:org/name"}):
         assert (await bench.add(**fields)).status_code == 400
-    typed = {"content": "{}", "headers": {**ROOT, "content-type": "text/plain"}}
-    assert (await bench.client.post(f"/v1/registry/{CLONER}", **typed)).status_code == 415
-    assert (await bench.client.post(f"/v1/registry/{CLONER}", content="[", headers={**ROOT, **JSON})).status_code == 400
+    place, typed = f"/v1/registry/{CLONER}", {**ROOT, "content-type": "text/plain"}
+    assert (await bench.client.post(place, content="{}", headers=typed)).status_code == 415
+    assert (await bench.client.post(place, content="[", headers={**ROOT, **JSON})).status_code == 400
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(10**9, 10**9, 1000))
     answer = await bench.add("whisper-medium")
     assert code(answer) == (507, "disk_full") and "1.5 GB" in answer.text
