@@ -427,3 +427,26 @@ async def test_an_unknown_reference_fails_the_response() -> None:
     talk = Talk(TextPart("Sunny."), AnswerEnd("stop"))
     params = ResponseParams.model_validate({"input": [{"type": "item_reference", "id": "nothing"}]})
     assert (await talk.respond(TEXT, params)).done["status"] == "failed"
+
+
+@in_time
+async def test_a_function_call_follows_the_words_before_it() -> None:
+    """Chat models refuse a conversation whose last message is their own, or go on with it."""
+    call = CallPart(0, "c0", "weather", "{}")
+    talk = Talk(TextPart("Let me look."), call, AnswerEnd("tool_calls"))
+    talk.say("Will it rain?")
+    events = await talk.respond()
+    assert [item["type"] for item in events.done["output"]] == ["message", "function_call"]
+    assert [event["output_index"] for event in events.of("response.output_item.added")] == [0, 1]
+    assert events.done["output"][0]["content"][0]["transcript"] == "Let me look." and len(events.sound) > 0
+    talk.conversation.add(FunctionCallOutput(call_id="c0", output="No."))
+    await talk.respond()
+    roles = [message["role"] for message in talk.chat.requests[1].messages]
+    assert roles == ["system", "user", "assistant", "assistant", "tool"]
+
+
+@in_time
+async def test_a_call_after_signs_that_nobody_speaks_is_the_only_item() -> None:
+    talk = Talk(TextPart("**\n"), CallPart(0, "c0", "weather", "{}"), AnswerEnd("tool_calls"))
+    talk.say("Will it rain?")
+    assert [item["type"] for item in (await talk.respond()).done["output"]] == ["function_call"]

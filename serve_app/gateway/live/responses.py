@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from deployments.errors import MotetError, fail
+from deployments.text.segmentation import has_words
 from deployments.tracing.spans import within
 from serve_app.gateway.errors import log_failure, log_unexpected
 from serve_app.gateway.live.answers import ResponseInput, answer_to, input_of, prompting, responder_of
@@ -17,7 +18,7 @@ from serve_app.gateway.live.chat_stream import AnswerEnd, AnswerPart, CallPart, 
 from serve_app.gateway.live.conversation import Conversation, Emit
 from serve_app.gateway.live.items import new_id
 from serve_app.gateway.live.response_events import CallEvents, Ending, MessageEvents, ResponseEvents
-from serve_app.gateway.live.response_fields import CancelReason, ResponseParams, ResponseSettings
+from serve_app.gateway.live.response_fields import CancelReason, Modality, ResponseParams, ResponseSettings
 from serve_app.gateway.live.response_protocol import EndedResponse
 from serve_app.gateway.live.settings import RealtimeSettings
 from serve_app.gateway.live.spoken_text import SpokenPart, SpokenText
@@ -150,13 +151,17 @@ class Responses:
     async def _answered(self, response: Response) -> Ending:
         if response.settings.modality == "text":
             asked = await self._input(response)
-            return await self._write(response, asked) if asked else Ending("completed")
+            message = AnswerMessage(response.events, "text")
+            return await self._write(response, asked, message) if asked else Ending("completed")
         voice = await self._begin_voice(response.settings)
         try:
             asked = await self._input(response)
             if asked is None:
                 return Ending("completed")
-            return await _together(self._write(response, asked, voice), self._speak(response, voice))
+            message = AnswerMessage(response.events, "audio", voice.spoken)
+            return await _together(
+                self._write(response, asked, message, voice), self._speak(response, message, voice)
+            )
         finally:
             voice.close()
 
@@ -174,9 +179,11 @@ class Responses:
         responder = responder_of(settings.model, self._settings)
         return answer_to(asked, settings, responder, self._chat)
 
-    async def _write(self, response: Response, asked: ResponseInput, voice: AnswerVoice | None = None) -> Ending:
+    async def _write(
+        self, response: Response, asked: ResponseInput, message: AnswerMessage, voice: AnswerVoice | None = None
+    ) -> Ending:
         """Reads what the chat model writes. Text is spoken by the `voice`, or sent if there is none."""
-        written = WrittenParts(response.events, voice)
+        written = WrittenParts(response.events, message, voice)
         async with aclosing(self._parts(response.settings, asked)) as parts:
             async for part in parts:
                 if isinstance(part, AnswerEnd):
@@ -184,10 +191,10 @@ class Responses:
                 written.take(part)
         return Ending("completed")
 
-    async def _speak(self, response: Response, voice: AnswerVoice) -> None:
+    async def _speak(self, response: Response, opening: AnswerMessage, voice: AnswerVoice) -> None:
         if not await voice.has_words():
             return
-        message = response.events.open_message("audio", voice.spoken)
+        message = opening.begin()
         async with aclosing(voice.parts()) as parts:
             async for part in parts:
                 if part.words:
@@ -198,13 +205,30 @@ class Responses:
                 response.events.usage.audio_seconds = voice.spoken.sent_ms / 1000
 
 
+class AnswerMessage:
+    """The message of a response, which begins when it is first needed. `spoken` says when its words are spoken."""
+
+    def __init__(self, events: ResponseEvents, modality: Modality, spoken: SpokenText | None = None) -> None:
+        self._events = events
+        self._modality = modality
+        self._spoken = spoken
+        self._message: MessageEvents | None = None
+
+    def begin(self) -> MessageEvents:
+        """The message, which is in the response from the first call on."""
+        self._message = self._message or self._events.open_message(self._modality, self._spoken)
+        return self._message
+
+
 class WrittenParts:
     """Passes on the parts of an answer: text to the voice or to a message, and function calls to the client."""
 
-    def __init__(self, events: ResponseEvents, voice: AnswerVoice | None) -> None:
+    def __init__(self, events: ResponseEvents, message: AnswerMessage, voice: AnswerVoice | None) -> None:
         self._events = events
+        self._message = message
         self._voice = voice
-        self._message: MessageEvents | None = None
+        self._has_words = False
+        """Whether there is something to speak."""
         self._calls: dict[int, CallEvents] = {}
 
     def take(self, part: TextPart | CallPart) -> None:
@@ -213,9 +237,9 @@ class WrittenParts:
             self._call(part).write(part.arguments)
         elif self._voice:
             self._voice.write(part.text)
+            self._has_words = self._has_words or has_words(part.text)
         else:
-            self._message = self._message or self._events.open_message("text")
-            self._message.write(part.text)
+            self._message.begin().write(part.text)
 
     def end(self, end: AnswerEnd) -> Ending:
         """The answer ends. Returns how the response ends."""
@@ -232,6 +256,9 @@ class WrittenParts:
         if part.index not in self._calls:
             for earlier in self._calls.values():
                 earlier.finish("completed")
+            if self._has_words:
+                # The voice begins later, and chat models refuse to answer what stands after the output of a function.
+                self._message.begin()
             self._calls[part.index] = self._events.open_call(part.call_id or new_id("call"), part.name)
         return self._calls[part.index]
 
