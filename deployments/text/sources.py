@@ -76,7 +76,8 @@ class ArrivingText:
     """A text that is being written, for one reader and one writer on one event loop.
 
     It is cut when it is read, a few characters at a time, so that neither many short messages nor long ones block the loop.
-    `prepare` makes the next pieces of what was cut (`tasks/piece_preparation.py`).
+    `prepare` makes the next pieces of what was cut (`tasks/piece_preparation.py`). A `patient` text waits for its writer
+    however long that takes: the writer has time limits of its own.
     """
 
     def __init__(
@@ -84,8 +85,11 @@ class ArrivingText:
         cutter: Cutter,
         settings: ArrivalSettings,
         prepare: Callable[[Sequence[str]], tuple[Piece, ...]] = as_written,
+        *,
+        patient: bool = False,
     ) -> None:
         self.pieces: list[Piece] = []
+        self._patient = patient
         self._written = 0
         self._settings = settings
         self._unread = deque[str | tuple[Piece, ...] | None]()
@@ -140,7 +144,7 @@ class ArrivingText:
         self.flush()
 
     async def take(self, first: int, characters: float) -> tuple[Piece, ...]:
-        """See `PieceSource`. Raises `MotetError` (timeout) when no more text comes for `idle_s`."""
+        """See `PieceSource`. Raises `MotetError` (timeout) when no more text comes for `idle_s`, unless it is patient."""
         asked_s = _now_s()
         while len(self.pieces) <= first:
             await self._read()
@@ -184,9 +188,9 @@ class ArrivingText:
             self._fresh = False
             self._cutter.flush_words()
 
-    def _idle_until_s(self, asked_s: float) -> float:
-        """The end of the writer's time, which begins when the model has spoken everything before."""
-        return max(self._came_s, asked_s) + self._settings.idle_s
+    def _idle_until_s(self, asked_s: float) -> float | None:
+        """The end of the writer's time, which begins when the model has spoken everything before. None: it has no end."""
+        return None if self._patient else max(self._came_s, asked_s) + self._settings.idle_s
 
     def _idle(self) -> Exception:
         return fail(

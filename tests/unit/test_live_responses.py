@@ -450,3 +450,18 @@ async def test_a_call_after_signs_that_nobody_speaks_is_the_only_item() -> None:
     talk = Talk(TextPart("**\n"), CallPart(0, "c0", "weather", "{}"), AnswerEnd("tool_calls"))
     talk.say("Will it rain?")
     assert [item["type"] for item in (await talk.respond()).done["output"]] == ["function_call"]
+
+
+@pytest.mark.parametrize("before", [(), (TextPart(FIRST),)])
+def test_a_voice_waits_as_long_as_the_chat_model_writes(before: tuple[Script, ...]) -> None:
+    """Its time limits are those of the chat model, not those of clients that send text."""
+
+    async def test() -> None:
+        parts = [part for _ in range(20) for part in (CallPart(0, "c0", "save", "1"), 9.0)]
+        talk = Talk(*before, *parts, TextPart(SECOND), AnswerEnd("stop"))
+        talk.say("Save it.")
+        events = await talk.respond()
+        assert (events.done["status"], events.done["status_details"]) == ("completed", None)
+        assert len(events.sound) > 0
+
+    run(test)

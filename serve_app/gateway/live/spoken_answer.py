@@ -47,7 +47,8 @@ class SpokenAnswer:
         fields = SpeechFields(
             model=model, voice=settings.voice, response_format="pcm", speed=settings.speed, pacing="played"
         )
-        plan, text = await service.planner.plan_arriving(fields, service.owner(headers))
+        # The chat model's time limits bound the text; while it writes a function call, no words come.
+        plan, text = await service.planner.plan_arriving(fields, service.owner(headers), patient=True)
         # Requests to the replica are short, so that an interruption wastes little sound.
         plan = replace(plan, max_request_seconds=plan.pacing.look_ahead_ms / 1000)
         ticket = service.admit(plan.model, headers, 0.0, reach=plan.max_request_seconds)

@@ -60,11 +60,14 @@ class SpeechPlanner:
         plan = await self._plan(fields, chosen, WholeText(found.pieces), found.ignored)
         return replace(plan, unread_scripts=found.unread_scripts)
 
-    async def plan_arriving(self, fields: SpeechFields, owner: str) -> tuple[SpeechPlan, ArrivingText]:
-        """The plan for a text that is still being written, and that text. Raises as `plan_whole` does."""
+    async def plan_arriving(
+        self, fields: SpeechFields, owner: str, *, patient: bool = False
+    ) -> tuple[SpeechPlan, ArrivingText]:
+        """The plan for a text that is still being written, and that text, which may be `patient`. Raises as `plan_whole`
+        does."""
         chosen = await self._chosen(fields, owner)
         maker = self._piece_maker(fields, chosen)
-        text = ArrivingText(maker.cutter(self.settings.pieces), self.settings.arrival, maker)
+        text = ArrivingText(maker.cutter(self.settings.pieces), self.settings.arrival, maker, patient=patient)
         return await self._plan(fields, chosen, text), text
 
     async def read_document(self, fields: SpeechFields, plan: SpeechPlan, document: str) -> PreparedText:
