@@ -465,3 +465,22 @@ def test_a_voice_waits_as_long_as_the_chat_model_writes(before: tuple[Script, ..
         assert len(events.sound) > 0
 
     run(test)
+
+
+@pytest.mark.parametrize("steps", range(12))
+def test_nothing_is_added_to_the_conversation_after_a_cancelled_response(steps: int) -> None:
+    async def test() -> None:
+        talk = Talk(CallPart(0, "c0", "now", "{}"), TextPart(f"{FIRST} {SECOND}"), AnswerEnd("stop"))
+        talk.say("One?")
+        talk.responses.create(SETTINGS)
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        if not talk.responses.speaking:
+            return
+        talk.responses.cancel(reason="turn_detected")
+        before = len(talk.events)
+        await asyncio.sleep(1)
+        assert Events(talk.events[before:]).kinds == []
+        await talk.responses.close()
+
+    run(test)

@@ -104,13 +104,17 @@ class ResponseEvents:
             self._emit({"type": kind, **fields})
 
     def add_item(self, item: Item, index: int, spoken: SpokenText | None = None) -> None:
-        """An item of the response begins."""
+        """An item of the response begins. A task of a response that was cancelled may still come here once."""
+        if self.ended:
+            return
         self.emit("response.output_item.added", response_id=self.id, output_index=index, item=item_json(item))
         if self._conversation:
             self._conversation.begin(item, spoken)
 
     def complete_item(self, item: Item, index: int) -> None:
         """An item of the response is complete."""
+        if self.ended:
+            return
         if self._conversation:
             self._conversation.complete(item)
         self.emit("response.output_item.done", response_id=self.id, output_index=index, item=item_json(item))
