@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from functools import partial
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from serve_app.gateway.live.response_fields import ResponseParams, ResponseSetti
 from serve_app.gateway.live.responses import Responses
 from serve_app.gateway.live.settings import ChatSettings, RealtimeSettings
 from serve_app.gateway.live.spoken_answer import SpokenAnswer
+from tests.unit import test_speech_stream
 from tests.unit.fakes import RATE, ToneSynthesizer, tone
 from tests.unit.jumping_clock import now, run
 from tests.unit.live_events import Events
@@ -484,3 +486,16 @@ def test_nothing_is_added_to_the_conversation_after_a_cancelled_response(steps: 
         await talk.responses.close()
 
     run(test)
+
+
+@in_time
+async def test_a_piece_that_the_fallback_voice_repeats_is_in_the_text_once() -> None:
+    bench = test_speech_stream.Bench({(1, 2): 3600.0})
+    plan = test_speech_stream.plan()
+    service: Any = SimpleNamespace(
+        directory=bench._directory, cache=bench._cache, recorder=test_speech_stream.Recorder()
+    )
+    ticket = bench._admission.admit(["late@cpu"], None, 1.0)
+    voice = SpokenAnswer(service, plan, cast("Any", plan.text), ticket, "audio/pcm", now)
+    words = "".join([part.words async for part in voice.parts()])
+    assert words == voice.spoken.heard == " ".join(test_speech_stream.PIECES)

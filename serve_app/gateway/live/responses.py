@@ -159,9 +159,7 @@ class Responses:
             if asked is None:
                 return Ending("completed")
             message = AnswerMessage(response.events, "audio", voice.spoken)
-            return await _together(
-                self._write(response, asked, message, voice), self._speak(response, message, voice)
-            )
+            return await _together(self._write(response, asked, message, voice), self._speak(response, message, voice))
         finally:
             voice.close()
 

@@ -22,6 +22,7 @@ from serve_app.gateway.live.response_fields import OutputFormat, ResponseSetting
 from serve_app.gateway.live.spoken_text import SpokenPart, SpokenText
 from serve_app.gateway.routing.admission import Ticket
 from serve_app.gateway.service import Service
+from serve_app.gateway.speech.events import PieceStart
 from serve_app.gateway.speech.fields import SpeechFields
 from serve_app.gateway.speech.plan import SpeechPlan
 from serve_app.gateway.speech.stream import SpeechStream
@@ -70,6 +71,8 @@ class SpokenAnswer:
         self._text = text
         self._ticket = ticket
         self._clock = clock
+        self._next_piece = 0
+        """The number of the first piece that is not in the text of the answer."""
         self._output = OutputEncoder(plan.traits.sample_rate, output_format)
 
     def write(self, text: str) -> None:
@@ -93,10 +96,7 @@ class SpokenAnswer:
         stream = SpeechStream(self._plan, service.directory, service.cache, ticket, service.recorder, clock=self._clock)
         async with aclosing(stream.encoded()) as encoded:
             async for data in encoded:
-                words = "".join(
-                    self.spoken.begin(self._plain(start.text), start.start_seconds * 1000)
-                    for start in stream.take_piece_starts()
-                )
+                words = "".join(map(self._begun, stream.take_piece_starts()))
                 self.spoken.sent_ms += len(data) / 2 / self._plan.traits.sample_rate * 1000
                 self.spoken.over = stream.piece_is_over
                 yield SpokenPart(words, self._output.encode(data))
@@ -106,6 +106,13 @@ class SpokenAnswer:
     def close(self) -> None:
         """Gives up the place in the queue. Safe to call twice."""
         self._ticket.close()
+
+    def _begun(self, start: PieceStart) -> str:
+        """What a piece that begins adds to the text: nothing if a fallback voice repeats it."""
+        if start.index < self._next_piece:
+            return ""
+        self._next_piece = start.index + 1
+        return self.spoken.begin(self._plain(start.text), start.start_seconds * 1000)
 
     def _plain(self, piece: str) -> str:
         """A piece without the mark of its speaker, if the model has several."""
