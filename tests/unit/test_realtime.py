@@ -658,36 +658,47 @@ async def test_without_turn_detection_to_be_had_the_session_ends() -> None:
     assert client.live.all_closed
 
 
-@in_time
-async def test_a_client_that_does_not_read_is_disconnected() -> None:
-    client = Client(realtime={"max_unsent_bytes": 20_000})
-    blocked = asyncio.Event()
+@pytest.mark.parametrize("reads_again", [False, True])
+def test_a_client_that_does_not_read_is_disconnected(reads_again: bool) -> None:
+    """One that reads again hears why, rather than what it did not read in time."""
 
-    async def send(message: Any) -> None:
-        if message["type"] == "websocket.send":
-            await blocked.wait()
-        client.socket._to_client.put_nowait(message)
+    async def test() -> None:
+        client = Client(realtime={"max_unsent_bytes": 20_000})
+        sent: list[Any] = []
 
-    client.socket.leave()
-    await client.socket.over()
-    stuck = Socket.__new__(Socket)
-    stuck.__dict__ |= client.socket.__dict__ | {"_to_server": asyncio.Queue()}
-    stuck._to_server.put_nowait({"type": "websocket.connect"})
-    scope = {
-        "type": "websocket",
-        "path": "/v1/realtime",
-        "raw_path": b"/v1/realtime",
-        "query_string": TRANSCRIBE.encode(),
-        "headers": [(b"host", b"motet")],
-        "extensions": {},
-        "subprotocols": [],
-        "client": ("127.0.0.1", 40000),
-    }
-    app: asyncio.Task[None] = asyncio.create_task(client.bench.api(scope, stuck._to_server.get, send))
-    for _ in range(200):
-        stuck.send(type="session.update", session={"type": "transcription"})
-    await app
-    assert client.live.all_closed
+        async def send(message: Any) -> None:
+            if message["type"] == "websocket.send" and not (reads_again and sent[1:]):
+                sent.append(message)
+                await asyncio.Event().wait()
+            sent.append(message)
+
+        client.socket.leave()
+        await client.socket.over()
+        stuck = Socket.__new__(Socket)
+        stuck.__dict__ |= client.socket.__dict__ | {"_to_server": asyncio.Queue()}
+        stuck._to_server.put_nowait({"type": "websocket.connect"})
+        scope = {
+            "type": "websocket",
+            "path": "/v1/realtime",
+            "raw_path": b"/v1/realtime",
+            "query_string": TRANSCRIBE.encode(),
+            "headers": [(b"host", b"motet")],
+            "extensions": {},
+            "subprotocols": [],
+            "client": ("127.0.0.1", 40000),
+        }
+        app: asyncio.Task[None] = asyncio.create_task(client.bench.api(scope, stuck._to_server.get, send))
+        for _ in range(200):
+            stuck.send(type="session.update", session={"type": "transcription"})
+        await app
+        assert client.live.all_closed
+        if reads_again:
+            *_, last, close = sent
+            assert json.loads(last["text"])["error"]["code"] == "slow_client"
+            assert (close["type"], close["code"]) == ("websocket.close", 1008)
+            assert len(sent) == 4, "what waited is not sent"
+
+    run(test)
 
 
 @in_time

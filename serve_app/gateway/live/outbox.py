@@ -33,6 +33,13 @@ class Outbox:
         else:
             self._queue.put_nowait((text, size))
 
+    def emit_last(self, event: Mapping[str, Any]) -> None:
+        """Adds the event that ends the session. It replaces what waits in a full queue, which nobody reads in time."""
+        if self._full.is_set():
+            self._queue, self._bytes = asyncio.Queue(), 0
+            self._full.clear()
+        self.emit(event)
+
     async def next(self) -> str:
         """The next event, as JSON."""
         text, size = await self._queue.get()

@@ -132,7 +132,7 @@ class Session:
 
     async def end(self, failure: Failure, code: int) -> None:
         """Sends what waits and the failure, and closes the WebSocket."""
-        self._outbox.emit(error_event(failure))
+        self._outbox.emit_last(error_event(failure))
         try:
             async with asyncio.timeout(LAST_MESSAGE_S):
                 while not self._outbox.empty:
