@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
-from deployments.engines.protocols import SpeechRequest
+from deployments.engines.protocols import RecognitionOptions, SpeechRequest
+from deployments.errors import fail
 from deployments.replica.wire import PackedChunk
 from tests.unit.fakes import ToneSynthesizer
 from tests.unit.jumping_clock import run
+from tests.unit.live_fakes import CountingRecognition, FakeParts
 from tests.unit.test_realtime import Client, kinds, only
 from tests.unit.test_speech_sessions import in_time
 
@@ -90,6 +92,30 @@ async def test_translate_answers_in_english() -> None:
     assert only(events, "response.output_text.done")["text"] == "EN one EN two"
     assert [recognition.options.translate for _, recognition in client.live.recognitions] == [False, True]
     assert client.live.admitted == [client.live.admitted[0]] * 2, "it is admitted for both hearings"
+    await client.leave()
+
+
+class WithoutTranslation(FakeParts):
+    """The second hearing of each turn fails."""
+
+    def recognize(self, model: str, options: RecognitionOptions, delay_s: float) -> CountingRecognition:
+        recognition = super().recognize(model, options, delay_s)
+        if options.translate:
+            recognition._error, recognition._stuck = fail("overloaded", "Busy.", code="model_busy"), True
+        return recognition
+
+
+@in_time
+async def test_a_turn_whose_translation_failed_does_not_wait_to_be_heard() -> None:
+    client = Client(WithoutTranslation(), query="model=translate", realtime={"max_buffered_s": 10})
+    client.update({"type": "realtime", "output_modalities": ["text"]})
+    for _ in range(6):
+        client.speak(2)
+        await client.events(2)
+    client.be_silent(1.0)
+    await client.events()
+    assert client.closed is None
+    assert only(client.got, "input_audio_transcription.failed")["error"]["code"] == "model_busy"
     await client.leave()
 
 

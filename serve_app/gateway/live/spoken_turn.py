@@ -139,12 +139,18 @@ class SpokenTurn:
             await recognition.close()
 
     async def _hear_twice(self, recognition: TurnRecognition) -> tuple[PartialTranscript | None, str | None]:
-        translating = asyncio.create_task(self._translate())
+        """Both hearings of the turn. When either fails, the other is cancelled: its sound would wait for nobody."""
+        hearing, translating = asyncio.create_task(self._hear(recognition)), asyncio.create_task(self._translate())
         try:
-            return await self._hear(recognition), await translating
+            await asyncio.wait((hearing, translating), return_when=asyncio.FIRST_EXCEPTION)
+            for task in (translating, hearing):
+                if task.done():
+                    task.result()
+            return hearing.result(), translating.result()
         finally:
-            translating.cancel()
-            await asyncio.gather(translating, return_exceptions=True)
+            for task in (hearing, translating):
+                task.cancel()
+            await asyncio.gather(hearing, translating, return_exceptions=True)
 
     async def _hear(self, recognition: TurnRecognition) -> PartialTranscript | None:
         last = None
