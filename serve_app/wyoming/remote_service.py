@@ -5,12 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any, NoReturn
 
 import httpx
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, WebSocketException
+from websockets.exceptions import (
+    ConnectionClosed,
+    ConnectionClosedError,
+    InvalidHandshake,
+    InvalidStatus,
+    WebSocketException,
+)
 
 from deployments.errors import Failure, Kind, MotetError, fail
 from serve_app.wyoming.catalogue import Catalogue
@@ -58,15 +64,18 @@ class RemoteService:
     async def session(self, path: str) -> AsyncIterator[ServiceSession]:
         """A WebSocket of the service, for as long as the context is open."""
         address = f"ws{self._url.removeprefix('http')}{path}"
-        try:
-            async with connect(
-                address, additional_headers=self._headers, open_timeout=ANSWER_S, max_size=None
-            ) as socket:
-                yield ServiceSession(socket)
-        except InvalidStatus as error:
-            raise refused(error.response.status_code, (error.response.body or b"").decode(errors="replace")) from error
-        except (InvalidHandshake, WebSocketException, OSError, TimeoutError) as error:
-            raise self._away(error) from error
+        async with AsyncExitStack() as held:
+            # What the context raises passes: a connection that breaks there is that of the bridge's client.
+            try:
+                socket = await held.enter_async_context(
+                    connect(address, additional_headers=self._headers, open_timeout=ANSWER_S, max_size=None)
+                )
+            except InvalidStatus as error:
+                body = (error.response.body or b"").decode(errors="replace")
+                raise refused(error.response.status_code, body) from error
+            except (InvalidHandshake, WebSocketException, OSError, TimeoutError) as error:
+                raise self._away(error) from error
+            yield ServiceSession(socket)
 
     def _away(self, error: Exception) -> MotetError:
         cause = f"The service at {self._url} does not answer."
@@ -90,15 +99,19 @@ class ServiceSession:
             await self._socket.send(json.dumps(fields, ensure_ascii=False))
 
     async def messages(self) -> AsyncGenerator[bytes | dict[str, Any]]:
-        """What the service sends, until it closes. Raises `MotetError` for an error message."""
-        async for message in self._socket:
-            if isinstance(message, bytes):
-                yield message
-                continue
-            fields = json.loads(message)
-            if fields.get("type") == "error":
-                raise MotetError(session_failure(fields.get("error")))
-            yield fields
+        """What the service sends, until it closes. Raises `MotetError` for an error message, and for a session that breaks
+        off."""
+        try:
+            async for message in self._socket:
+                if isinstance(message, bytes):
+                    yield message
+                    continue
+                fields = json.loads(message)
+                if fields.get("type") == "error":
+                    raise MotetError(session_failure(fields.get("error")))
+                yield fields
+        except ConnectionClosedError:
+            ended_early()
 
 
 def refused(status: int, body: str) -> MotetError:

@@ -13,6 +13,7 @@ from typing import Any, cast
 import httpx
 import numpy as np
 import pytest
+from websockets.exceptions import ConnectionClosedError
 from wyoming.asr import Transcribe, Transcript, TranscriptChunk, TranscriptStart, TranscriptStop
 from wyoming.audio import AudioChunk, AudioFormat, AudioStart, AudioStop
 from wyoming.error import Error
@@ -30,7 +31,7 @@ from wyoming.tts import (
 
 from deployments.errors import Failure, MotetError, fail
 from deployments.text.languages import NAMES
-from serve_app.wyoming import transcription
+from serve_app.wyoming import remote_service, transcription
 from serve_app.wyoming.catalogue import Catalogue
 from serve_app.wyoming.connection import Bridge, BridgeLimits
 from serve_app.wyoming.input_sound import InputSound
@@ -472,6 +473,54 @@ async def test_a_service_that_does_not_answer_is_named() -> None:
 
     with pytest.raises(MotetError, match=r"http://service does not answer. Start it with motet serve"):
         await RemoteService("http://service", None, httpx.MockTransport(away)).catalogue()
+
+
+class Opened:
+    """The end of a WebSocket that was opened, whose `messages` fail at last."""
+
+    def __init__(self, broken: Exception) -> None:
+        self.broken = broken
+        self.closed = False
+
+    async def __aenter__(self) -> Opened:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.closed = True
+
+    async def __aiter__(self) -> AsyncIterator[str]:
+        yield "{}"
+        raise self.broken
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError("the client left"), TimeoutError(), OSError("disk")])
+async def test_what_fails_beside_a_session_is_not_taken_for_the_service(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = Opened(error)
+    monkeypatch.setattr(remote_service, "connect", lambda *_, **__: opened)
+    with pytest.raises(type(error)):
+        async with RemoteService("http://service", None).session("/v1/realtime"):
+            raise error
+    assert opened.closed
+
+
+async def test_a_session_that_breaks_off_ended_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = Opened(ConnectionClosedError(None, None))
+    monkeypatch.setattr(remote_service, "connect", lambda *_, **__: opened)
+    with pytest.raises(MotetError, match="ended the session before its answer was complete"):
+        async with RemoteService("http://service", None).session("/v1/realtime") as session:
+            assert [message async for message in session.messages()] == [{}]
+
+
+async def test_a_service_that_opens_no_session_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object, **__: object) -> Opened:
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr(remote_service, "connect", refused)
+    with pytest.raises(MotetError, match="does not answer"):
+        async with RemoteService("http://service", None).session("/v1/realtime"):
+            pass
 
 
 def test_failures_of_a_session_keep_their_code() -> None:
