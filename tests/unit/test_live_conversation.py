@@ -119,7 +119,7 @@ async def test_turns_are_awaited() -> None:
     assert not waiting.done()
     items.heard("b", None)
     await waiting
-    assert items.is_unanswerable
+    assert not items.is_unanswerable, "the first turn waits for an answer"
     assert items.messages() == [{"role": "user", "content": "Hello."}]
     items.add_turn("c")
     waiting = asyncio.create_task(items.all_heard())

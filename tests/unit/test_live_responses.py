@@ -499,3 +499,24 @@ async def test_a_piece_that_the_fallback_voice_repeats_is_in_the_text_once() -> 
     voice = SpokenAnswer(service, plan, cast("Any", plan.text), ticket, "audio/pcm", now)
     words = "".join([part.words async for part in voice.parts()])
     assert words == voice.spoken.heard == " ".join(test_speech_stream.PIECES)
+
+
+@pytest.mark.parametrize("settings", [SETTINGS, TEXT, ResponseSettings("echo", modality="text")])
+def test_a_noise_that_stops_an_answer_before_its_first_word_leaves_the_question(settings: ResponseSettings) -> None:
+    async def test() -> None:
+        talk = Talk(TextPart(FIRST), AnswerEnd("stop"))
+        talk.conversation.add_turn("turn")
+        talk.responses.create(settings)
+        talk.responses.cancel(reason="turn_detected")
+        talk.done.clear()
+        talk.conversation.heard("turn", "How was it?")
+        talk.conversation.add_turn("cough")
+        talk.conversation.heard("cough", "")
+        events = await talk.respond(settings)
+        (content,) = events.done["output"][0]["content"]
+        assert (content.get("text") or content["transcript"]) in (FIRST, "How was it?")
+        talk.conversation.add_turn("another cough")
+        talk.conversation.heard("another cough", " ")
+        assert (await talk.respond(settings)).done["output"] == [], "the question is answered"
+
+    run(test)

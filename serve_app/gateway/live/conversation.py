@@ -61,15 +61,19 @@ class Conversation:
 
     @property
     def last_turn(self) -> Entry | None:
-        """The last message of the user."""
-        turns = (entry for entry in reversed(self._entries) if _is_turn(entry.item))
+        """The last message of the user that has words."""
+        turns = (entry for entry in reversed(self._entries) if _is_turn(entry.item) and not _is_silent(entry.item))
         return next(turns, None)
 
     @property
     def is_unanswerable(self) -> bool:
-        """Whether the last item is a turn in which nothing was said."""
-        last = self._entries[-1].item if self._entries else None
-        return isinstance(last, Message) and last.role == "user" and not last.words.strip()
+        """Whether the last item is a turn in which nothing was said, and nothing that the user said before it waits for an
+        answer. A noise may have stopped an answer before its first word."""
+        items = [entry.item for entry in reversed(self._entries)]
+        if not items or not (_is_turn(items[0]) and _is_silent(items[0])):
+            return False
+        before = next((item for item in items if not _is_silent(item)), None)
+        return before is None or not _is_turn(before)
 
     def add(self, item: Item, previous_item_id: str | None = None) -> Item:
         """Adds an item of the client after another one, or at the end. Returns it with its id."""
@@ -221,6 +225,11 @@ def _calls(calls: Sequence[FunctionCall], outputs: Mapping[str, str]) -> list[di
 
 def _is_turn(item: Item) -> bool:
     return isinstance(item, Message) and item.role == "user"
+
+
+def _is_silent(item: Item) -> bool:
+    """Whether an item is a message without words."""
+    return isinstance(item, Message) and not item.words.strip()
 
 
 def _check_words(item: Message) -> None:
