@@ -433,7 +433,7 @@ async def test_an_unknown_reference_fails_the_response() -> None:
 
 @in_time
 async def test_a_function_call_follows_the_words_before_it() -> None:
-    """Chat models refuse a conversation whose last message is their own, or go on with it."""
+    """Chat models refuse a conversation whose last message is their own, or go on with it; and two messages in a row."""
     call = CallPart(0, "c0", "weather", "{}")
     talk = Talk(TextPart("Let me look."), call, AnswerEnd("tool_calls"))
     talk.say("Will it rain?")
@@ -443,8 +443,9 @@ async def test_a_function_call_follows_the_words_before_it() -> None:
     assert events.done["output"][0]["content"][0]["transcript"] == "Let me look." and len(events.sound) > 0
     talk.conversation.add(FunctionCallOutput(call_id="c0", output="No."))
     await talk.respond()
-    roles = [message["role"] for message in talk.chat.requests[1].messages]
-    assert roles == ["system", "user", "assistant", "assistant", "tool"]
+    *_, user, answer, output = talk.chat.requests[1].messages
+    assert [message["role"] for message in (user, answer, output)] == ["user", "assistant", "tool"]
+    assert (answer["content"], answer["tool_calls"][0]["id"]) == ("Let me look.", "c0")
 
 
 @in_time

@@ -206,21 +206,30 @@ def chat_messages(items: Sequence[Item]) -> list[dict[str, Any]]:
         if isinstance(item, FunctionCall):
             calls += [item] if item.call_id in outputs else []
         elif isinstance(item, Message) and item.words.strip():
-            messages += [*_calls(calls, outputs), {"role": item.role, "content": item.words}]
+            _add_calls(messages, calls, outputs)
+            messages.append({"role": item.role, "content": item.words})
             calls = []
-    return messages + _calls(calls, outputs)
+    _add_calls(messages, calls, outputs)
+    return messages
 
 
-def _calls(calls: Sequence[FunctionCall], outputs: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Function calls that were made together, and their outputs."""
+def _add_calls(messages: list[dict[str, Any]], calls: Sequence[FunctionCall], outputs: Mapping[str, str]) -> None:
+    """Adds function calls that were made together, and their outputs. Words before the calls are in the same message, as the
+    model wrote them: some chat models refuse two messages of one role in a row."""
     if not calls:
-        return []
+        return
+    said = messages.pop()["content"] if _ends_with_words(messages) else None
     made = [
         {"id": call.call_id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
         for call in calls
     ]
     answers = [{"role": "tool", "tool_call_id": call.call_id, "content": outputs[call.call_id]} for call in calls]
-    return [{"role": "assistant", "content": None, "tool_calls": made}, *answers]
+    messages += [{"role": "assistant", "content": said, "tool_calls": made}, *answers]
+
+
+def _ends_with_words(messages: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the last message is one of the model, without calls."""
+    return bool(messages) and messages[-1]["role"] == "assistant" and "tool_calls" not in messages[-1]
 
 
 def _is_turn(item: Item) -> bool:
