@@ -111,6 +111,7 @@ def main() -> None:
         report.finish(in_one_line(error))
     else:
         report.finish()
+    os.close(order.lock)  # whoever has read the last state may go on before the interpreter has ended
 
 
 if __name__ == "__main__":
