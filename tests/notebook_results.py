@@ -13,8 +13,10 @@ def first_sound(text: str) -> bool:
 
 
 def batching(text: str) -> bool:
+    windows = [float(mean) for mean in re.findall(r"at once: ([\d.]+) windows in a step", text)]
     carried = [int(count) for count in re.findall(r"in a step: (\d+) listeners", text)]
-    return len(carried) == 5 and carried == sorted(carried) and carried[-1] > 2 * carried[0]
+    gains = len(carried) == 5 and carried == sorted(carried) and carried[-1] > 2 * carried[0]
+    return gains and len(windows) == 4 and windows[0] == 1 < windows[-1]
 
 
 def buffers(text: str) -> bool:

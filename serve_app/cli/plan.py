@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,7 +23,8 @@ def plan(
         typer.Argument(show_default=False, help="A YAML file, or a scenario; without one, scenarios are listed."),
     ] = None,
     json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write the result and its curves there as JSON.")
+        Path | None,
+        typer.Option("--json", metavar="FILE", help="Write the result there as JSON: the curves, or the fleets."),
     ] = None,
     picture: Annotated[
         Path | None, typer.Option("--picture", metavar="FILE", help="Draw the curves (needs matplotlib).")
@@ -35,6 +36,14 @@ def plan(
         str | None,
         typer.Option(
             show_default=False, help="Find the cheapest fleet for each of these numbers of streams, such as 100,1000."
+        ),
+    ] = None,
+    streams_of_a_cell: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            show_default="500",
+            help="With --at-once: the most streams of a cell. Small cells are faster to plan and need a little more.",
         ),
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, show_default="the plan's", help="Of the random traffic.")] = None,
@@ -53,6 +62,8 @@ def plan(
 
     if file is None and seed is not None:
         raise typer.BadParameter("It needs a plan; motet plan lists the scenarios.", param_hint="--seed")
+    if at_once is None and streams_of_a_cell is not None:
+        raise typer.BadParameter("It needs --at-once.", param_hint="--streams-of-a-cell")
     if cards:
         _print_cards(alone=not (file or find or at_once or show or json_file or picture))
         return
@@ -71,9 +82,9 @@ def plan(
     if show:
         _print_settings(settings)
     elif sizes is not None:
-        _print_sizes(settings, sizes)
+        _print_sizes(settings, file, sizes, streams_of_a_cell, json_file)
     elif find:
-        _print_found(settings)
+        _print_found(settings, file, json_file)
     else:
         _simulate(settings, file, json_file, picture)
 
@@ -90,17 +101,16 @@ def _print_cards(*, alone: bool) -> None:
 
 def _check_options(file: str | None, other: Sequence[str], written: Sequence[str]) -> None:
     """Refuses options that would do nothing: without a plan, or beside another one. `other` options replace the simulation,
-    and `written` ones write its result."""
+    and `written` ones write a result. Only a simulation has a picture, and the settings are not a result."""
     if file is None and (other or written):
         raise typer.BadParameter(
             f"{[*other, *written][0]} needs a plan; motet plan lists the scenarios.", param_hint="FILE"
         )
     if len(other) > 1:
         raise typer.BadParameter(f"It cannot be combined with {other[1]}.", param_hint=other[0])
-    if other and written:
-        raise typer.BadParameter(
-            f"It writes the result of one simulation, and cannot be combined with {other[0]}.", param_hint=written[0]
-        )
+    useless = [name for name in written if name == "--picture" or "--show" in other]
+    if other and useless:
+        raise typer.BadParameter(f"There is no result of {other[0]} for it to write.", param_hint=useless[0])
 
 
 def _simulate(settings: PlanSettings, name: str, json_file: Path | None, picture: Path | None) -> None:
@@ -114,10 +124,13 @@ def _simulate(settings: PlanSettings, name: str, json_file: Path | None, picture
     print(report.in_text(result, settings))
     print(f"{settings.duration_s:,.0f} s were simulated in {took_s:.1f} s of one core. {_origin()}")
     if json_file is not None:
-        document = report.as_json(result, settings, {"plan": name, "took_s": round(took_s, 3), "origin": _origin()})
-        json_file.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n")
+        _write(json_file, report.as_json(result, settings, {**_facts(name), "took_s": round(took_s, 3)}))
     if picture is not None:
         pictures.draw(result, picture, name)
+
+
+def _write(file: Path, document: Mapping[str, object]) -> None:
+    file.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n")
 
 
 def _print_settings(settings: PlanSettings) -> None:
@@ -126,8 +139,8 @@ def _print_settings(settings: PlanSettings) -> None:
     print(yaml.safe_dump(settings.model_dump(mode="json", exclude_none=True), sort_keys=False), end="")
 
 
-def _print_found(settings: PlanSettings) -> None:
-    from serve_app.planning.report import fleets_in_text
+def _print_found(settings: PlanSettings, name: str, json_file: Path | None) -> None:
+    from serve_app.planning.report import fleets_as_json, fleets_in_text
     from serve_app.planning.search import find
     from serve_app.planning.simulation import simulate
 
@@ -136,16 +149,23 @@ def _print_found(settings: PlanSettings) -> None:
         raise fail("unavailable", "No fleet that was tried keeps the promise.", "Use faster machines, or promise less.")
     print(fleets_in_text(found, settings))
     print(_origin())
+    if json_file is not None:
+        _write(json_file, fleets_as_json(found, settings, _facts(name)))
 
 
-def _print_sizes(settings: PlanSettings, sizes: tuple[int, ...]) -> None:
-    from serve_app.planning.report import sizes_in_text
-    from serve_app.planning.search import find, for_streams
+def _print_sizes(
+    settings: PlanSettings, name: str, sizes: tuple[int, ...], of_a_cell: int | None, json_file: Path | None
+) -> None:
+    from serve_app.planning.report import sizes_as_json, sizes_in_text
+    from serve_app.planning.search import STREAMS_OF_A_CELL, find, for_streams
     from serve_app.planning.simulation import simulate
 
-    rows = [(size, find(for_streams(settings, size), simulate)) for size in sizes]
+    most = of_a_cell or STREAMS_OF_A_CELL
+    rows = [(size, find(for_streams(settings, size, most), simulate)) for size in sizes]
     print(sizes_in_text(rows, settings))
     print(_origin())
+    if json_file is not None:
+        _write(json_file, sizes_as_json(rows, settings, _facts(name)))
 
 
 def _sizes(text: str) -> tuple[int, ...]:
@@ -157,6 +177,11 @@ def _sizes(text: str) -> tuple[int, ...]:
         cause = f"{text!r} is not a list of numbers of streams from 1 to 1,000,000."
         raise typer.BadParameter(f"{cause} Write such as 100,1000,10000.", param_hint="--at-once")
     return sizes
+
+
+def _facts(name: str) -> dict[str, object]:
+    """What made a JSON file."""
+    return {"plan": name, "origin": _origin()}
 
 
 def _origin() -> str:

@@ -172,11 +172,13 @@ def as_json(result: PlanResult, settings: PlanSettings, facts: Mapping[str, obje
     traffic = {
         name: {
             "asked": counts.asked,
+            "attempts": counts.attempts,
             "complete": counts.complete,
             "good": counts.good,
             "refused": counts.refused,
             "refused_percent": counts.refused_percent,
             "failed": counts.failed,
+            "gaps_percent": counts.gaps_percent,
             "underruns": counts.underruns,
             "audio_hours": counts.audio_seconds / 3600,
             **{f"first_sound_p{share}_ms": counts.first.quantile_ms(share / 100) for share in (50, 95, 99)},
@@ -197,6 +199,44 @@ def as_json(result: PlanResult, settings: PlanSettings, facts: Mapping[str, obje
         "never_measured": list(result.unmeasured),
         "points": [asdict(point) for point in result.points],
         "settings": settings.model_dump(mode="json"),
+    }
+
+
+def fleets_as_json(found: Sequence[FoundFleet], settings: PlanSettings, facts: Mapping[str, object]) -> dict[str, Any]:
+    """Fleets that keep a promise, the cheapest first, as JSON values. `facts` say what made them."""
+    return {
+        "facts": dict(facts),
+        "fleets": [_fleet_as_json(each) for each in found],
+        "settings": settings.model_dump(mode="json"),
+    }
+
+
+def sizes_as_json(
+    rows: Sequence[tuple[int, Sequence[FoundFleet]]], settings: PlanSettings, facts: Mapping[str, object]
+) -> dict[str, Any]:
+    """The fleets for each number of streams, the cheapest first, as JSON values. `facts` say what made them."""
+    sizes = [
+        {
+            "streams_at_once": size,
+            "gateways": gateways_for(size),
+            "fleets": [_fleet_as_json(each) for each in found],
+        }
+        for size, found in rows
+    ]
+    return {"facts": dict(facts), "sizes": sizes, "settings": settings.model_dump(mode="json")}
+
+
+def _fleet_as_json(fleet: FoundFleet) -> dict[str, Any]:
+    total = fleet.result.total
+    return {
+        "fleet": fleet.shape,
+        "replicas": dict(fleet.replicas),
+        "machines": dict(fleet.machines),
+        "cost_per_hour": fleet.cost_per_hour,
+        "cost_per_hour_of_audio": fleet.result.cost_per_hour_of_audio,
+        "first_sound_p95_ms": total.first.quantile_ms(0.95),
+        "refused_percent": total.refused_percent,
+        "gaps_percent": total.gaps_percent,
     }
 
 

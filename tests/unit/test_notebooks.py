@@ -6,9 +6,11 @@ import ast
 import base64
 import io
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import pytest
 from matplotlib import image
 
@@ -20,12 +22,12 @@ FEWEST_PICTURES = 1
 NARROWEST = 400
 """Pixels of a figure's width."""
 MACHINE_PATHS = re.compile(r"/home/|/root/|/tmp/|/Users/|/work/|site-packages|\.venv")
-USERS_IMPORT = {"openai", "httpx", "soundfile", "numpy", "pandas", "matplotlib", "IPython", "ray"}
-MOTETS_PUBLIC = {
-    "serve_app": {"bulk", "config", "planning", "gateway", "bench"},
-    "deployments": {"audio", "engines", "settings"},
-    "cluster": {"planning"},
-}
+CLIENTS = {"openai", "httpx", "websockets"}
+TOOLS = {"numpy", "pandas", "matplotlib", "IPython", "soundfile", "ray"}
+"""What a reader of audio and tables, or a user of Ray Data, has beside a client."""
+PUBLIC = ("serve_app.bulk",)
+"""The modules of Motet that the documentation shows to users; the rest is the HTTP API and the command `motet`."""
+OWN_MODULE = re.compile(r"\b(?:serve_app|deployments|cluster)(?:\.\w+)+")
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
@@ -39,6 +41,22 @@ def imports_of(notebook: Any) -> set[str]:
             elif isinstance(node, ast.ImportFrom):
                 found |= {f"{node.module}.{alias.name}" for alias in node.names}
     return found
+
+
+def private_to(notebook: Any) -> list[str]:
+    """What a notebook imports, or names as `python -m` and importlib do, that its readers do not have."""
+    named = {name for cell in code_cells(notebook) for name in OWN_MODULE.findall(cell.source)}
+    return sorted(name for name in imports_of(notebook) | named if not is_for_users(name))
+
+
+def is_for_users(name: str) -> bool:
+    """Whether users import from the module, or the name, of that dotted name."""
+    first, *rest = name.split(".")
+    if any(part.startswith("_") for part in rest):
+        return False
+    return first in CLIENTS | TOOLS | sys.stdlib_module_names or f"{name}.".startswith(
+        tuple(f"{each}." for each in PUBLIC)
+    )
 
 
 def pictures_of(notebook: Any) -> list[bytes]:
@@ -84,14 +102,32 @@ def test_outputs_show_no_error_and_no_path_of_a_machine(path: Path) -> None:
 
 @each_notebook
 def test_a_notebook_imports_what_users_import(path: Path) -> None:
-    for name in imports_of(read(path)):
-        first, *rest = name.split(".")
-        assert first in USERS_IMPORT | MOTETS_PUBLIC.keys() | STANDARD, name
-        assert first not in MOTETS_PUBLIC or rest[0] in MOTETS_PUBLIC[first], name
-        assert not any(part.startswith("_") for part in rest), name
+    assert private_to(read(path)) == []
 
 
-STANDARD = {"asyncio", "base64", "io", "json", "logging", "os", "statistics", "time"}
+@pytest.mark.parametrize(
+    ("code", "found"),
+    [
+        ("import json\nimport matplotlib.pyplot as plt\nfrom openai import OpenAI", []),
+        ("from serve_app import bulk as motet_bulk\nfrom serve_app.bulk import synthesize", []),
+        ("from serve_app import config", ["serve_app.config"]),
+        ("from serve_app import bulkhead", ["serve_app.bulkhead"]),
+        ("import deployments", ["deployments"]),
+        ("import torch", ["torch"]),
+        ("from ray import _private", ["ray._private"]),
+        ("from . import sibling", ["None.sibling"]),
+        ("run(['-m', 'serve_app.cli.main'])", ["serve_app.cli.main"]),
+    ],
+)
+def test_what_only_motet_imports_is_found(code: str, found: list[str]) -> None:
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+    assert private_to(notebook) == found
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_what_is_public_is_in_the_readme(name: str) -> None:
+    package, _, module = name.rpartition(".")
+    assert f"from {package} import {module}" in (FOLDER.parent / "README.md").read_text()
 
 
 @each_notebook

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from deployments.errors import MotetError
 from serve_app.cli import command_group
 from serve_app.planning import plan_file
+from serve_app.planning.search import STREAMS_OF_A_CELL
 from serve_app.planning.settings import PlanSettings
 
 SMALL = """
@@ -68,6 +69,30 @@ def test_sizes_are_printed_with_machines_and_the_origin_of_prices(tmp_path: Path
     assert "never measured by us: cpu" in printed
 
 
+def test_the_fleets_that_were_found_are_written(tmp_path: Path) -> None:
+    file, out = tmp_path / "small.yaml", tmp_path / "found.json"
+    file.write_text(SMALL)
+    motet_plan(str(file), "--find", "--json", str(out))
+    document = json.loads(out.read_text())
+    (fleet,) = document["fleets"]
+    assert (fleet["fleet"], fleet["replicas"], fleet["machines"]) == ("only cpu", {"voice@cpu": 1}, {"cpu": 1})
+    assert fleet["cost_per_hour"] == 1.0
+    assert 0 < fleet["first_sound_p95_ms"] <= document["settings"]["promise"]["first_sound_p95_ms"]
+
+
+def test_the_fleets_for_each_number_of_streams_are_written(tmp_path: Path) -> None:
+    file, out = tmp_path / "small.yaml", tmp_path / "sizes.json"
+    file.write_text(SMALL)
+    motet_plan(str(file), "--at-once", "2,4", "--streams-of-a-cell", "2", "--json", str(out))
+    two, four = json.loads(out.read_text())["sizes"]
+    assert (two["streams_at_once"], four["streams_at_once"], four["gateways"]) == (2, 4, 1)
+    assert (two["fleets"][0]["machines"], four["fleets"][0]["machines"]) == ({"cpu": 1}, {"cpu": 2})
+
+
+def test_the_help_says_how_large_cells_are() -> None:
+    assert f"[default: ({STREAMS_OF_A_CELL})]" in " ".join(motet_plan("--help").replace("│", " ").split())
+
+
 def test_a_plan_is_printed_and_written(tmp_path: Path) -> None:
     file, out = tmp_path / "small.yaml", tmp_path / "small.json"
     file.write_text(SMALL)
@@ -75,7 +100,9 @@ def test_a_plan_is_printed_and_written(tmp_path: Path) -> None:
     assert "speech voice" in printed
     assert "never measured by us: cpu" in printed
     document = json.loads(out.read_text())
-    assert document["traffic_of_one_cell"]["total"]["complete"] > 0
+    total = document["traffic_of_one_cell"]["total"]
+    assert total["attempts"] >= total["complete"] > 0
+    assert total["gaps_percent"] == 100 * (1 - total["good"] / (total["complete"] + total["failed"]))
     assert [point["at_s"] for point in document["points"]] == [30, 60, 90, 120]
     assert document["settings"]["machines"]["cpu"]["price_per_hour"] == 1.0
 
@@ -125,9 +152,10 @@ def test_numbers_of_streams_are_checked(sizes: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "mistake"),
     [
-        (["one-class", "--find", "--json", "a.json"], "cannot be combined with --find"),
-        (["one-class", "--at-once", "10", "--picture", "a.png"], "cannot be combined with --at-once"),
-        (["one-class", "--show", "--json", "a.json"], "cannot be combined with --show"),
+        (["one-class", "--find", "--picture", "a.png"], "no result of --find"),
+        (["one-class", "--at-once", "10", "--picture", "a.png"], "no result of --at-once"),
+        (["one-class", "--show", "--json", "a.json"], "no result of --show"),
+        (["one-class", "--streams-of-a-cell", "10"], "needs --at-once"),
         (["one-class", "--show", "--find"], "cannot be combined with --show"),
         (["one-class", "--find", "--at-once", "10"], "cannot be combined with --at-once"),
         (["--find"], "--find needs a plan"),
