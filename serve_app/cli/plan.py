@@ -16,6 +16,19 @@ from deployments.errors import fail
 if TYPE_CHECKING:
     from serve_app.planning.settings import PlanSettings
 
+AtOnce = Annotated[
+    str | None,
+    typer.Option(
+        show_default=False, help="Find the cheapest fleet for each of these numbers of streams, such as 100,1000."
+    ),
+]
+CellStreams = Annotated[
+    int | None,
+    typer.Option(
+        min=1, show_default="500", help="With --at-once: the most streams of a cell. Small ones are planned sooner."
+    ),
+]
+
 
 def plan(
     file: Annotated[
@@ -32,20 +45,8 @@ def plan(
     find: Annotated[
         bool, typer.Option("--find", help="Search for the cheapest fleet that keeps the promise at the busiest moment.")
     ] = False,
-    at_once: Annotated[
-        str | None,
-        typer.Option(
-            show_default=False, help="Find the cheapest fleet for each of these numbers of streams, such as 100,1000."
-        ),
-    ] = None,
-    streams_of_a_cell: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            show_default="500",
-            help="With --at-once: the most streams of a cell. Small cells are faster to plan and need a little more.",
-        ),
-    ] = None,
+    at_once: AtOnce = None,
+    streams_of_a_cell: CellStreams = None,
     seed: Annotated[int | None, typer.Option(min=0, show_default="the plan's", help="Of the random traffic.")] = None,
     show: Annotated[bool, typer.Option("--show", help="Print the plan with all defaults, to begin your own.")] = False,
     cards: Annotated[
@@ -62,8 +63,6 @@ def plan(
 
     if file is None and seed is not None:
         raise typer.BadParameter("It needs a plan; motet plan lists the scenarios.", param_hint="--seed")
-    if at_once is None and streams_of_a_cell is not None:
-        raise typer.BadParameter("It needs --at-once.", param_hint="--streams-of-a-cell")
     if cards:
         _print_cards(alone=not (file or find or at_once or show or json_file or picture))
         return
@@ -72,7 +71,7 @@ def plan(
     _check_options(
         file, [name for name, given in other.items() if given], [name for name, given in written.items() if given]
     )
-    sizes = None if at_once is None else _sizes(at_once)
+    sizes = _sizes(at_once, streams_of_a_cell)
     if file is None:
         print("\n".join(plan_file.summaries()))
         return
@@ -168,7 +167,12 @@ def _print_sizes(
         _write(json_file, sizes_as_json(rows, settings, _facts(name)))
 
 
-def _sizes(text: str) -> tuple[int, ...]:
+def _sizes(text: str | None, of_a_cell: int | None) -> tuple[int, ...] | None:
+    """The numbers of streams in `text`; None without it, which refuses `of_a_cell`."""
+    if text is None:
+        if of_a_cell is not None:
+            raise typer.BadParameter("It needs --at-once.", param_hint="--streams-of-a-cell")
+        return None
     try:
         sizes = tuple(int(size) for size in text.split(","))
     except ValueError:

@@ -120,7 +120,8 @@ def test_a_notebook_imports_what_users_import(path: Path) -> None:
     ],
 )
 def test_what_only_motet_imports_is_found(code: str, found: list[str]) -> None:
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+    cell = nbformat.v4.new_code_cell(code)  # type: ignore[no-untyped-call]
+    notebook = nbformat.v4.new_notebook(cells=[cell])  # type: ignore[no-untyped-call]
     assert private_to(notebook) == found
 
 
