@@ -4,11 +4,33 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Protocol
 
-MINUTE_S = 60.0
+from deployments.replica.quota_ledger import MINUTE_S
 
 
-class Quota:
+class Quota(Protocol):
+    """An amount for each minute, as the key that has it sees it: of one gateway (`QuotaBucket`), or what one of several may
+    use of it (`Portion`)."""
+
+    per_minute: float | None
+    """None: without a limit."""
+
+    @property
+    def left(self) -> float | None:
+        """What may be taken now; negative while something is paid back, None without a limit."""
+
+    def change(self, per_minute: float | None) -> None:
+        """Sets another limit. It does not refill the quota."""
+
+    def take(self, amount: float) -> None:
+        """Takes an amount, whether or not it is there."""
+
+    def wait_s(self, amount: float = 0.0) -> float:
+        """In how many seconds there is `amount`; 0 if it is there now, and for 0 if anything is left."""
+
+
+class QuotaBucket:
     """An amount that refills evenly within a minute. Without a limit it is never used up.
 
     More may be taken than is there; then nothing is left until that is paid back. `clock` gives seconds.

@@ -21,7 +21,7 @@ from deployments.errors import fail, quoted
 from deployments.strict_yaml import DuplicateEntryError, strict_yaml
 from serve_app.edge.settings import Keys, KeySettings, SecuritySettings
 from serve_app.gateway.audit import audit
-from serve_app.gateway.key_quotas import Quota
+from serve_app.gateway.key_quotas import Quota, QuotaBucket
 
 Clock = Callable[[], float]
 FileState = tuple[int, int, int]
@@ -44,8 +44,8 @@ class ApiKey:
         self.name = name
         self.owner = owner
         self.settings = settings
-        self.requests = requests or Quota(None)
-        self.audio = audio or Quota(None)
+        self.requests = requests or QuotaBucket(None)
+        self.audio = audio or QuotaBucket(None)
 
     @property
     def title(self) -> str:
@@ -203,7 +203,7 @@ class KeyRing:
 
     def _quota(self, name: str, per_minute: float | None, *, whole: bool = False) -> Quota:
         if self._shared is None:
-            return Quota(per_minute, self._clock)
+            return QuotaBucket(per_minute, self._clock)
         return self._shared.quota(name, per_minute, whole=whole)
 
 

@@ -17,7 +17,6 @@ import math
 from collections.abc import Callable, Iterator
 
 from deployments.replica.quota_ledger import MINUTE_S, Grant, LeaseAnswer, LeaseReport, PortionReport
-from serve_app.gateway.key_quotas import Quota
 
 UNUSED_SHARE = 0.05
 """Of a limit: what all gateways together may hold and not use."""
@@ -27,8 +26,8 @@ ASK_AGAIN_S = 0.5
 """When the ledger has nothing left, it is not asked again for so long, or until there is something."""
 
 
-class Portion(Quota):
-    """A gateway's portion of a quota. `whole`: it is used in units of one, as requests are."""
+class Portion:
+    """A gateway's portion of a quota (`Quota`). `whole`: it is used in units of one, as requests are."""
 
     def __init__(self, name: str, per_minute: float | None, book: PortionBook, *, whole: bool) -> None:
         self.name = name

@@ -23,7 +23,7 @@ from serve_app.config import AppConfig
 from serve_app.edge.settings import KeySettings, SecuritySettings
 from serve_app.gateway.api_keys import SIGNER_HEADER
 from serve_app.gateway.audit import MARK
-from serve_app.gateway.key_quotas import Quota
+from serve_app.gateway.key_quotas import QuotaBucket
 from serve_app.gateway.key_ring import KeyRing
 from serve_app.gateway.middleware.keys import OwnerRights
 from serve_app.gateway.request_context import current_key
@@ -263,7 +263,7 @@ def test_a_model_of_a_key_exists() -> None:
 
 def test_a_quota_refills_and_what_was_taken_too_much_is_paid_back() -> None:
     clock = Clock()
-    quota = Quota(60.0, clock)
+    quota = QuotaBucket(60.0, clock)
     assert quota.wait_s() == quota.wait_s(60.0) == 0.0
     quota.take(90.0)
     assert quota.left == -30.0
@@ -273,7 +273,7 @@ def test_a_quota_refills_and_what_was_taken_too_much_is_paid_back() -> None:
     assert quota.wait_s(2.0) == pytest.approx(1.0)
     clock.now_s += 1000.0
     assert quota.left == 60.0
-    unlimited = Quota(None, clock)
+    unlimited = QuotaBucket(None, clock)
     unlimited.take(1e9)
     assert unlimited.wait_s(1e9) == 0.0 and unlimited.left is None
 
@@ -322,7 +322,7 @@ async def test_a_job_may_do_what_the_key_that_made_it_may() -> None:
 @pytest.mark.parametrize("limit", [6.0, 60.0, 600.0])
 def test_a_quota_whose_limit_changes_is_not_refilled(limit: float) -> None:
     clock = Clock()
-    quota = Quota(60.0, clock)
+    quota = QuotaBucket(60.0, clock)
     quota.take(45.0)
     quota.change(limit)
     assert quota.left == pytest.approx(0.25 * limit)

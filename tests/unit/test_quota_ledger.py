@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from deployments.errors import MotetError
 from deployments.replica.quota_ledger import LISTENS_S, MINUTE_S, LeaseAnswer, LeaseReport, QuotaLedger
 from serve_app.edge.settings import SecuritySettings
-from serve_app.gateway.key_quotas import Quota
+from serve_app.gateway.key_quotas import Quota, QuotaBucket
 from serve_app.gateway.key_ring import KeyRing
 from serve_app.gateway.quota_leases import EVERY_S, QuotaLeases
 from serve_app.gateway.quota_portions import UNUSED_SHARE, Portion, PortionBook
@@ -31,7 +31,7 @@ class Fleet:
         self.now_s = 1000.0
         self.books = [PortionBook(f"gateway-{number}", gateways, self.clock) for number in range(gateways)]
         self.portions = [book.portion("alice", per_minute, whole=whole) for book in self.books]
-        self.spent = Quota(per_minute, self.clock)
+        self.spent = QuotaBucket(per_minute, self.clock)
         self.admitted = [0] * gateways
         self.exchanges = 0
         self.cut: set[int] = set()
@@ -232,7 +232,7 @@ def test_one_gateway_that_lost_the_ledger_gets_its_part_on_top() -> None:
     fleet = Fleet(4, 600)
     fleet.run(2 * MINUTE_S, asking(fleet, [0, 1, 2, 3], times=2))
     fleet.cut.add(3)
-    fleet.spent = Quota(1e9, fleet.clock)  # here they may be over the limit
+    fleet.spent = QuotaBucket(1e9, fleet.clock)  # here they may be over the limit
     before = fleet.sum
     fleet.run(MINUTE_S, asking(fleet, [0, 1, 2, 3], times=2))
     assert fleet.sum - before <= 600 * (1.25 + UNUSED_SHARE)
@@ -560,3 +560,20 @@ async def test_a_key_that_is_replaced_keeps_its_portion(tmp_path: Path) -> None:
         await ring.refresh()
         assert ring.find("1" * 64) is not None
         assert await begun(ring) == "request_quota"
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_quota_of_one_gateway_and_a_portion_are_used_alike(shared: bool) -> None:
+    now_s = 0.0
+    book = PortionBook("gateway", 1, lambda: now_s)
+
+    def quota(per_minute: float | None) -> Quota:
+        return book.portion("audio", per_minute, whole=False) if shared else QuotaBucket(per_minute, lambda: now_s)
+
+    unlimited, limited = quota(None), quota(60.0)
+    unlimited.take(1e9)
+    assert (unlimited.left, unlimited.wait_s(1e9)) == (None, 0.0)
+    limited.take(90.0)
+    assert (limited.left, limited.per_minute) == (-30.0, 60.0)
+    limited.change(None)
+    assert (limited.left, limited.wait_s(1e9)) == (None, 0.0)
