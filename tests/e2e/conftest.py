@@ -13,7 +13,7 @@ import sys
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -195,6 +195,15 @@ def settled_work(replica: psutil.Process) -> float:
     return seen[-1]
 
 
+def config_of(folder: Path, settings: Mapping[str, object], port: int = 8000) -> Path:
+    """A configuration with these settings and without the default models, as a file in the folder."""
+    arguments = {"defaults": False, **settings}
+    application = {"name": "motet", "import_path": "serve_app.app:build", "args": arguments}
+    config = folder / "serve_config.yaml"
+    config.write_text(yaml.safe_dump({"http_options": {"port": port}, "applications": [application]}))
+    return config
+
+
 def with_identity(folder: Path) -> Path:
     """`serve_config.yaml` with the default models and `identity`."""
     document = yaml.safe_load(CONFIG.read_text())
@@ -231,16 +240,13 @@ def keyed_services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Se
 def keyed_service(keyed_services: list[Service], tmp_path: Path) -> Service:
     """A small service that is open to the network and needs a key. A test may stop it; the next test gets a new one."""
     if not keyed_services or not keyed_services[-1].alive:
-        config = tmp_path / "serve_config.yaml"
         digests = [hashlib.sha256(key.encode()).hexdigest() for key in KEYS]
         settings = {
-            "defaults": False,
             "models": {"identity": {"engine": "identity"}},
             "security": {"api_key_sha256": digests},
             "voices": {"folder": str(tmp_path / "voices")},
         }
-        application = {"name": "motet", "import_path": "serve_app.app:build", "args": settings}
-        config.write_text(yaml.safe_dump({"http_options": {"port": 8000}, "applications": [application]}))
+        config = config_of(tmp_path, settings)
         keyed_services.append(Service.start(config, tmp_path, host="0.0.0.0"))
     return keyed_services[-1]
 
@@ -256,14 +262,11 @@ def cloning_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servic
     shutil.rmtree(model / "voices")
     own = {"engine": "pocket_tts", "source": f"path:{model}", "options": {"slots": 2, "most_seconds": 0.4}}
     settings = {
-        "defaults": False,
         "models": {"pocket": own},
         "voices": {"folder": str(folder / "uploaded")},
         "speech": {"pieces": {"first_piece_characters": 20, "piece_characters": 30}},
     }
-    application = {"name": "motet", "import_path": "serve_app.app:build", "args": settings}
-    config = folder / "serve_config.yaml"
-    config.write_text(yaml.safe_dump({"http_options": {"port": 8000}, "applications": [application]}))
+    config = config_of(folder, settings)
     running = Service.start(config, folder)
     yield running
     running.stop(signal.SIGTERM)

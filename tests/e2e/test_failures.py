@@ -11,10 +11,9 @@ from typing import Any
 
 import httpx
 import pytest
-import yaml
 from websockets.sync.client import connect
 
-from tests.e2e.conftest import Service, wait_for
+from tests.e2e.conftest import Service, config_of, wait_for
 
 LOGGED_WITHIN_S = 20.0
 GOOD = "The first sentence is long enough to be a piece of its own, and nothing at all is wrong with it. "
@@ -26,13 +25,10 @@ def tone_service(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
     """A service whose engine fails on a text with the word "poison" in it."""
     folder = tmp_path_factory.mktemp(f"failures-{request.param}")
     settings = {
-        "defaults": False,
         "models": {"tone": {"engine": "simulated"}},
         "voices": {"folder": str(folder / "voices")},
     }
-    application = {"name": "motet", "import_path": "serve_app.app:build", "args": settings}
-    config = folder / "serve_config.yaml"
-    config.write_text(yaml.safe_dump({"http_options": {"port": 8000}, "applications": [application]}))
+    config = config_of(folder, settings)
     running = Service.start(config, folder, profile=request.param)
     yield running
     running.stop(signal.SIGINT)

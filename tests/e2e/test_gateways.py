@@ -13,12 +13,11 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-import yaml
 
 from deployments.replica.quota_ledger import LISTENS_S
 from tests.unit.test_voice_store import CONSENT, clip
 
-from .conftest import Service, cpu_seconds, titles
+from .conftest import Service, config_of, cpu_seconds, titles
 
 PER_MINUTE = 120
 A_SECOND = PER_MINUTE / 60
@@ -35,16 +34,13 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A service with two gateways."""
     folder = tmp_path_factory.mktemp("gateways")
     arguments = {
-        "defaults": False,
         "models": {"identity": {"engine": "identity"}},
         "gateway_replicas": 2,
         "security": {"keys": {"alice": key("alice", requests_per_minute=PER_MINUTE), "bob": key("bob")}},
         "voices": {"folder": str(folder / "voices")},
         "jobs": {"folder": str(folder / "jobs")},
     }
-    application = {"name": "motet", "import_path": "serve_app.app:build", "args": arguments}
-    config = folder / "serve_config.yaml"
-    config.write_text(yaml.safe_dump({"http_options": {"port": 8000}, "applications": [application]}))
+    config = config_of(folder, arguments)
     running = Service.start(config, folder)
     yield running
     running.stop(signal.SIGTERM)

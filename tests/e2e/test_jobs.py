@@ -14,11 +14,10 @@ import httpx
 import numpy as np
 import pytest
 import soundfile
-import yaml
 from openai import OpenAI
 
 from deployments.audio.decode import decode_all
-from tests.e2e.conftest import PANGRAM, Float, Service, wait_for
+from tests.e2e.conftest import PANGRAM, Float, Service, config_of, wait_for
 
 STEPS = {"step_ms": 20, "character_ms": 60}
 """A sentence of the text below is about three seconds of sound, which takes half a second to make."""
@@ -33,7 +32,6 @@ class Lasting:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         settings = {
-            "defaults": False,
             "models": {
                 "tone": {"engine": "simulated", "options": STEPS},
                 "identity": {"engine": "identity"},
@@ -41,9 +39,7 @@ class Lasting:
             "jobs": {"folder": str(folder / "jobs"), "lease_s": 3.0},
             "voices": {"folder": str(folder / "voices")},
         }
-        application = {"name": "motet", "import_path": "serve_app.app:build", "args": settings}
-        self.config = folder / "serve_config.yaml"
-        self.config.write_text(yaml.safe_dump({"http_options": {"port": 8000}, "applications": [application]}))
+        self.config = config_of(folder, settings)
         self.service = Service.start(self.config, folder)
 
     def start_again(self) -> None:

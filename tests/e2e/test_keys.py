@@ -10,9 +10,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-import yaml
 
-from .conftest import ROOT, Service, wait_for
+from .conftest import ROOT, Service, config_of, wait_for
 
 TAKES_EFFECT_S = 10.0
 
@@ -30,13 +29,10 @@ def keyed(tmp_path: Path) -> Iterator[tuple[Service, Path]]:
     keys = tmp_path / "keys.yaml"
     keys.write_text("")
     arguments = {
-        "defaults": False,
         "models": {"identity": {"engine": "identity"}},
         "security": {"keys_file": str(keys)},
     }
-    application = {"name": "motet", "import_path": "serve_app.app:build", "args": arguments}
-    config = tmp_path / "serve_config.yaml"
-    config.write_text(yaml.safe_dump({"http_options": {"port": 8000}, "applications": [application]}))
+    config = config_of(tmp_path, arguments)
     running = Service.start(config, tmp_path, host="0.0.0.0")
     yield running, keys
     running.stop(signal.SIGTERM)

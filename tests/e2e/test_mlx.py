@@ -12,11 +12,10 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-import yaml
 
 pytest.importorskip("mlx_audio")
 
-from tests.e2e.conftest import Service, encoded
+from tests.e2e.conftest import Service, config_of, encoded
 from tests.unit import tiny_qwen3_tts, tiny_sam_audio
 
 STREAMS = 8
@@ -39,13 +38,10 @@ def mlx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
         "placements": placements,
     }
     settings = {
-        "defaults": False,
         "models": {"tiny-tts": speech, "tiny-sam": separation},
         "speech": {"piece_cache_bytes": 1},
     }
-    application = {"name": "motet", "import_path": "serve_app.app:build", "args": settings}
-    config = folder / "serve_config.yaml"
-    config.write_text(yaml.safe_dump({"http_options": {"port": 8000}, "applications": [application]}))
+    config = config_of(folder, settings)
     running = Service.start(config, folder)
     with httpx.Client(base_url=running.url, timeout=60) as client:
         yield client

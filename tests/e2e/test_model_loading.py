@@ -11,9 +11,8 @@ from typing import Any
 import httpx
 import psutil
 import pytest
-import yaml
 
-from .conftest import Service, titles, wait_for
+from .conftest import Service, config_of, titles, wait_for
 
 KEYS = {"root": {"admin": True}, "user": {}}
 SIMULATED = {"engine": "simulated", "options": {"step_ms": 50, "chunk_ms": 160}}
@@ -27,10 +26,8 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A small service with an admin key and a usual one."""
     folder = tmp_path_factory.mktemp("loading")
     keys = {name: {"sha256": [hashlib.sha256(name.encode()).hexdigest()], **more} for name, more in KEYS.items()}
-    arguments = {"defaults": False, "models": {"tone": PLACED}, "security": {"keys": keys}}
-    application = {"name": "motet", "import_path": "serve_app.app:build", "args": arguments}
-    config = folder / "serve_config.yaml"
-    config.write_text(yaml.safe_dump({"http_options": {"port": 8000}, "applications": [application]}))
+    arguments = {"models": {"tone": PLACED}, "security": {"keys": keys}}
+    config = config_of(folder, arguments)
     running = Service.start(config, folder)
     yield running
     assert running.alive, running.said

@@ -13,9 +13,8 @@ from typing import Any
 
 import httpx
 import pytest
-import yaml
 
-from tests.e2e.conftest import ROOT, wait_for
+from tests.e2e.conftest import ROOT, config_of, wait_for
 from tests.load.local_cluster import LocalCluster, local_cluster
 
 pytestmark = pytest.mark.alone
@@ -39,13 +38,7 @@ class Deployed:
 
     def deploy(self, models: dict[str, Any]) -> None:
         """`motet deploy`, with these models in the file."""
-        application = {
-            "name": "motet",
-            "import_path": "serve_app.app:build",
-            "args": {"defaults": False, "models": models},
-        }
-        config = self.cluster.folder / "serve_config.yaml"
-        config.write_text(yaml.safe_dump({"http_options": {"port": self.port}, "applications": [application]}))
+        config = config_of(self.cluster.folder, {"models": models}, port=self.port)
         done = subprocess.run(
             [sys.executable, "-m", "serve_app.cli.main", "deploy", "--config", str(config)],
             cwd=ROOT,

@@ -16,9 +16,8 @@ import httpx
 import numpy as np
 import psutil
 import pytest
-import yaml
 
-from tests.e2e.conftest import PANGRAM, Service, cpu_seconds, encoded, wait_for, word_errors
+from tests.e2e.conftest import PANGRAM, Service, config_of, cpu_seconds, encoded, wait_for, word_errors
 
 pytestmark = pytest.mark.alone
 
@@ -43,14 +42,11 @@ BACK_S = 60.0
 @pytest.fixture(scope="module")
 def two_classes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     folder = tmp_path_factory.mktemp("placements")
-    config = folder / "serve_config.yaml"
     settings = {
-        "defaults": False,
         "models": MODELS,
         "speech": {"piece_cache_bytes": 1},
     }  # every request is to reach a replica
-    application = {"name": "motet", "import_path": "serve_app.app:build", "args": settings}
-    config.write_text(yaml.safe_dump({"http_options": {"port": 8000}, "applications": [application]}))
+    config = config_of(folder, settings)
     running = Service.start(config, folder)
     wait_for(lambda: ready(running) == everything(True), BACK_S, "every placement")
     yield running

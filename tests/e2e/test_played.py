@@ -12,10 +12,9 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-import yaml
 
 from deployments.engines.simulated.engine import tone
-from tests.e2e.conftest import Service, from_int16
+from tests.e2e.conftest import Service, config_of, from_int16
 
 pytestmark = pytest.mark.alone
 
@@ -35,9 +34,7 @@ def late_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         "late": {"engine": "simulated", "options": options},
         "hibari": {"engine": "hibari", "source": "wheel:hibari-tts"},
     }
-    application = {"name": "motet", "import_path": "serve_app.app:build", "args": {"defaults": False, "models": models}}
-    config = folder / "serve_config.yaml"
-    config.write_text(yaml.safe_dump({"http_options": {"port": 8000}, "applications": [application]}))
+    config = config_of(folder, {"models": models})
     running = Service.start(config, folder)
     yield running
     running.stop(signal.SIGTERM)

@@ -11,14 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 from openai import AsyncOpenAI, OpenAI
 from openai.resources.realtime.realtime import AsyncRealtimeConnection
 
 from deployments.audio import g711
 from deployments.audio.resample import resample
 
-from .conftest import Float, Service, spoken, word_errors
+from .conftest import Float, Service, config_of, spoken, word_errors
 
 FIRST = "The quick brown fox jumps over the lazy dog."
 SECOND = "Then it sleeps under a tall green tree."
@@ -44,10 +43,8 @@ MODELS = {
 def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A service with one voice and one ear."""
     folder = tmp_path_factory.mktemp("realtime")
-    settings = {"defaults": False, "models": MODELS, "realtime": {"hear_at_least_every_ms": 20_000}}
-    application = {"name": "motet", "import_path": "serve_app.app:build", "args": settings}
-    config = folder / "serve_config.yaml"
-    config.write_text(yaml.safe_dump({"http_options": {"port": 8000}, "applications": [application]}))
+    settings = {"models": MODELS, "realtime": {"hear_at_least_every_ms": 20_000}}
+    config = config_of(folder, settings)
     running = Service.start(config, folder)
     yield running
     assert running.alive, running.said

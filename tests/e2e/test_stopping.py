@@ -11,9 +11,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-import yaml
 
-from tests.e2e.conftest import STOP_S, Service, wait_for
+from tests.e2e.conftest import STOP_S, Service, config_of, wait_for
 
 LONG = "A long text that goes on. " * 16
 SLOW = {"step_ms": 50, "character_ms": 50}
@@ -22,11 +21,8 @@ SLOW = {"step_ms": 50, "character_ms": 50}
 def config_in(folder: Path, **settings: object) -> Path:
     """A small service with a slow model, which speaks every text anew."""
     models = {"slow": {"engine": "simulated", "options": SLOW}}
-    arguments = {"defaults": False, "models": models, "speech": {"piece_cache_bytes": 1}, **settings}
-    application = {"name": "motet", "import_path": "serve_app.app:build", "args": arguments}
-    config = folder / "serve_config.yaml"
-    config.write_text(yaml.safe_dump({"http_options": {"port": 8000}, "applications": [application]}))
-    return config
+    arguments = {"models": models, "speech": {"piece_cache_bytes": 1}, **settings}
+    return config_of(folder, arguments)
 
 
 @pytest.fixture(params=["throughput", "plain"])

@@ -15,12 +15,11 @@ import httpx
 import numpy as np
 import pytest
 import soundfile
-import yaml
 from websockets.sync.client import connect
 
 from tests.otlp_receiver import Collector, ReceivedSpan, SpanTree, collector
 
-from .conftest import Service, wait_for
+from .conftest import Service, config_of, wait_for
 
 SENTENCE = Path(__file__).parents[1] / "unit" / "recorded_sentences" / "0.flac"
 TEXT = "The first sentence is here. The second sentence follows it."
@@ -44,14 +43,11 @@ def traced(spans: Collector, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     """A service of three tasks that traces everything."""
     folder = tmp_path_factory.mktemp("tracing")
     settings = {
-        "defaults": False,
         "models": MODELS,
         "tracing": {"endpoint": spans.url},
         "jobs": {"folder": str(folder / "jobs")},
     }
-    application = {"name": "motet", "import_path": "serve_app.app:build", "args": settings}
-    config = folder / "serve_config.yaml"
-    config.write_text(yaml.safe_dump({"http_options": {"port": 8000}, "applications": [application]}))
+    config = config_of(folder, settings)
     running = Service.start(config, folder)
     yield running
     running.stop(signal.SIGTERM)
