@@ -3,6 +3,7 @@
 # No `from __future__ import annotations`: Ray Serve reads the annotation of `build` to validate its argument.
 
 import hashlib
+from collections.abc import Mapping
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -79,10 +80,10 @@ class LoadedRoot:
         self.placements = placements
 
 
-def loaded_application(config: AppConfig, name: str, model: Model) -> Application:
-    """A model that is loaded into the running service, as an application of its own. If all its placements may have no
-    replica, the first one begins with one, so that the model is known to load."""
-    beside = config.model_copy(update={"models": {**config.models, name: model}})
+def loaded_application(config: AppConfig, name: str, model: Model, others: Mapping[str, Model]) -> Application:
+    """A model that is loaded into the running service beside `others`, as an application of its own. If all its placements
+    may have no replica, the first one begins with one, so that the model is known to load."""
+    beside = config.model_copy(update={"models": {**config.models, **others, name: model}})
     sleeps = all(placement.least_replicas == 0 for placement in model.placements)
     placements = [
         _bind(name, model, placement, beside, awake=sleeps and number == 0)

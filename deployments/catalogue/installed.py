@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tempfile
 from collections.abc import Mapping
@@ -149,6 +150,12 @@ class InstalledModels:
         file = self._file(name)
         return _read(file) if file.is_file() else None
 
+    def of_entry(self, entry: str) -> InstalledModel | None:
+        """The first note of a model that was added from an entry of the catalogue; None if there is none. Other notes may be
+        damaged."""
+        files = (file for file in sorted(self._folder.glob("*.json")) if _entry_in(file) == entry)
+        return next(map(_read, files), None)
+
     def save(self, model: InstalledModel) -> None:
         """Writes a note, which appears as a whole."""
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -164,9 +171,18 @@ class InstalledModels:
         return self._folder / f"{name}.json"
 
 
+def _entry_in(file: Path) -> object:
+    """The entry that a note names; None if it cannot be read."""
+    try:
+        note = json.loads(file.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return note.get("entry") if isinstance(note, dict) else None
+
+
 def _read(file: Path) -> InstalledModel:
     try:
-        return InstalledModel.model_validate_json(file.read_text())
+        return InstalledModel.model_validate_json(file.read_bytes())
     except ValidationError as error:
         cause = "; ".join(in_words(error, InstalledModel))
         raise fail(

@@ -154,7 +154,7 @@ def _with_middleware(api: ASGIApp, service: Service) -> ASGIApp:
     pace = BodyPace(
         limits.body_grace_s, limits.body_min_bytes_per_s, limits.max_unfinished_bodies, limits.max_unfinished_bytes
     )
-    answers = KeptAnswers(service.settings.limits.idempotency, time.monotonic)
+    answers = KeptAnswers(service.settings.limits.idempotency, time.monotonic, made=service.directory.forget)
     app: ASGIApp = IgnoredFieldsHeader(api)
     app = Idempotency(app, answers, lambda connection: service.viewer(connection).name)
     app = BodyLimit(app, lengths, limits.max_body_bytes)

@@ -95,6 +95,7 @@ class Gateway:
         recordings = Recordings(helpers, config.recordings)
         directory = directory_of(config, models)
         queues = QueueMetrics(_placements(models))
+        admission = Admission(config.speech.admission.among(config.gateway_replicas), changed=queues.changed)
         metrics = RequestMetrics(config.speech.first_sound_alarm_ms, {n: m.task for n, m in config.models.items()})
         loaded = LoadedModels(
             directory,
@@ -103,6 +104,7 @@ class Gateway:
             config.registry,
             tasks_beside(helpers, merger),
             began=lambda name, model: _begin_metrics(name, model, metrics, queues),
+            gone=partial(forget_queues, admission),
         )
         self._service = Service(
             settings_of(config),
@@ -110,10 +112,7 @@ class Gateway:
             TranscriptionGraph(recordings, config.windows) if helpers else None,
             SeparationGraph(recordings, merger, config.separation) if merger else None,
             RecordingAnalysis(recordings, config.windows) if helpers else None,
-            Admission(
-                config.speech.admission.among(config.gateway_replicas),
-                changed=queues.changed,
-            ),
+            admission,
             PieceCache(config.speech.piece_cache_bytes),
             metrics,
             VoiceStore(config.voices, open_decoder=shared_decoder_processes(config.recordings.decoder).open),
@@ -200,6 +199,12 @@ def _begin_metrics(name: str, model: Model, requests: RequestMetrics, queues: Qu
     requests.start(name, model.task)
     for placement in model.placements:
         queues.changed(f"{name}@{placement.hardware.kind}", 0, 0.0)
+
+
+def forget_queues(admission: Admission, name: str, entry: ModelEntry) -> None:
+    """Forgets the queues of a model that was unloaded."""
+    for kind in entry.kinds:
+        admission.forget_placement(f"{name}@{kind}")
 
 
 def live_sessions(

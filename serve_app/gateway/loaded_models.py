@@ -37,7 +37,7 @@ class LoadedModels:
     """Follows the loader's list, and passes requests on to the loader. It belongs to one event loop.
 
     `tasks` are those for which the service has all that a model needs beside itself. `began` is called with each model and
-    its task when requests may use it.
+    its settings when requests may use it, and `gone` with its name and entry when no request uses it any longer.
     """
 
     def __init__(
@@ -48,6 +48,7 @@ class LoadedModels:
         registry: RegistrySettings,
         tasks: Sequence[Task],
         began: Callable[[str, Model], None] = lambda name, model: None,
+        gone: Callable[[str, ModelEntry], None] = lambda name, entry: None,
     ) -> None:
         self._directory = directory
         self._loader = loader
@@ -55,6 +56,7 @@ class LoadedModels:
         self.registry = registry
         self._tasks = tasks
         self._began = began
+        self._gone = gone
         self._configured = {*directory.models, *directory.aliases}
         self._models: dict[str, ModelLoad] = {}
 
@@ -77,14 +79,21 @@ class LoadedModels:
             self._directory.withdraw(name)
         for name in [name for name in self._directory.added if name not in self._models]:
             if not self._directory.open_requests(name):
-                self._directory.remove(name)
+                self._remove(name)
         for model in self._models.values():
             if model.state == "ready" and model.id not in self._directory.offered:
+                if model.id in self._directory.added:  # open requests use a former one, which may be another model
+                    self._gone(model.id, self._directory.models[model.id])
                 self._directory.add(model.id, *self._placed(model.id, model.model))
                 self._began(model.id, model.model)
         loading = (model for model in self._models.values() if model.state == "loading")
         self._directory.expect([name for model in loading for name in model.names])
         return GatewayAnswer(open={model.id: self._directory.open_requests(model.id) for model in models}, taken=taken)
+
+    def _remove(self, name: str) -> None:
+        entry = self._directory.models[name]
+        self._directory.remove(name)
+        self._gone(name, entry)
 
     @property
     def _ready(self) -> set[str]:

@@ -24,7 +24,8 @@ class RequestRecord:
     `traceparent`, or of the trace that began with the request. `failure` is the kind of the
     failure that the request ended with. `first_result_ms` is the time to the first text of a transcription or the first audio
     of a separation, of which `started_s` is the beginning on the clock of `time.perf_counter`. `ignored` names the fields
-    that the service does not use, in order of arrival.
+    that the service does not use, in order of arrival. While `outlives_client`, the answer is made to its end also without
+    the client: that the client left does not end the request.
     """
 
     id: str = ""
@@ -39,6 +40,7 @@ class RequestRecord:
     finish_reason: str | None = None
     failure: str | None = None
     ignored: list[str] = field(default_factory=list)
+    outlives_client: bool = False
     started_s: float = field(default_factory=time.perf_counter)
 
     def note_first_result(self) -> None:

@@ -170,7 +170,8 @@ class Service:
 
     def ended_of_job(self, record: RequestRecord, route: str, status: int) -> None:
         """A request of a job ended."""
-        self.directory.forget(record)
+        if not record.outlives_client:
+            self.directory.forget(record)
         self.recorder.request(record, route, status)
 
     def admit(self, name: str, headers: Headers, seconds: float, reach: float = math.inf) -> Ticket:

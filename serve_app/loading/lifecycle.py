@@ -15,7 +15,7 @@ The list ends with the service: `motet models add` is what writes a configuratio
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -25,8 +25,8 @@ from serve_app.loading.records import GatewayAnswer, ModelLoad
 
 logger = logging.getLogger("ray.serve")
 
-Bind = Callable[[str, Model], Any]
-"""The application of a model."""
+Bind = Callable[[str, Model, Mapping[str, Model]], Any]
+"""The application of a model, by its name and beside the others that are loaded."""
 Progress = Literal["starting", "running", "failed", "gone"]
 
 
@@ -104,7 +104,7 @@ class ModelLoads:
         if before is not None and before.state == "failed" and self._cluster.progress(before.id).state != "gone":
             raise fail("conflict", f"The failed model {name!r} is just ending.", "Try again.", code="model_ending")
         self._ensure_free(wanted)
-        application = bind(name, model)
+        application = bind(name, model, self._staying(besides=name))
         self._put(wanted)
         try:
             self._cluster.deploy(name, application)
@@ -172,6 +172,11 @@ class ModelLoads:
         self._deleted.discard(model.id)
         del self._models[model.id]
         logger.info("The model %s is unloaded.", model.id)
+
+    def _staying(self, besides: str) -> dict[str, Model]:
+        """The other models, without those that are leaving or failed."""
+        others = [model for model in self._models.values() if model.id != besides]
+        return {model.id: model.model for model in others if model.state in ("loading", "ready")}
 
     def _ensure_free(self, wanted: ModelLoad) -> None:
         for other in self._models.values():

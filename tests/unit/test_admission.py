@@ -550,3 +550,26 @@ def test_gateways_together_let_wait_what_one_would() -> None:
                     gateway.admit(["tone"], key, 15.0)
         assert sum(gateway.queued_seconds_of(key) for gateway in several) == seconds
     assert settings.among(1) == settings
+
+
+def test_what_was_measured_of_a_placement_is_forgotten_with_its_model() -> None:
+    clock, changes = Clock(), []
+    guarded = Admission(
+        SETTINGS, clock, changed=lambda placement, requests, seconds: changes.append((placement, requests))
+    )
+    open_one, first = guarded.admit(["m@cpu"], "key", 20), guarded.admit(["m@cpu"], None, 20)
+    guarded.admit_job("m@cpu", 20).complete()
+    clock.now_s += 10
+    first.record_made(20)
+    first.complete()
+    learned = guarded.snapshot()["m@cpu"]
+    guarded.forget_placement("m@cpu")
+    guarded.forget_placement("m@cpu")
+    assert guarded.snapshot() == {} and changes[-1] == ("m@cpu", 0)
+    assert [vars(guarded)[name] for name in ("_queues", "_job_queues", "_overloads")] == [{}] * 3
+    new = guarded.admit(["m@cpu"], None, 20)  # another model of that name
+    assert guarded.snapshot()["m@cpu"] != learned and changes[-1] == ("m@cpu", 1)
+    open_one.record_made(5)  # a request of the former one ends later
+    open_one.complete()
+    assert guarded.keys == 0 and changes[-1] == ("m@cpu", 1)
+    assert list(guarded.open_tickets()) == [new]

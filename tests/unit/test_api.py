@@ -10,6 +10,7 @@ import json
 import wave
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, MutableMapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, cast
 
 import httpx
@@ -39,7 +40,14 @@ from deployments.tasks.transcription import TranscriptionTask, TranscriptWindow
 from serve_app.config import AppConfig
 from serve_app.edge.settings import SecuritySettings
 from serve_app.gateway.api import build_api
-from serve_app.gateway.deployment import directory_of, live_enhancements, loaded_entry, settings_of, weights_in_use
+from serve_app.gateway.deployment import (
+    directory_of,
+    forget_queues,
+    live_enhancements,
+    loaded_entry,
+    settings_of,
+    weights_in_use,
+)
 from serve_app.gateway.key_ring import KeyRing
 from serve_app.gateway.live.sessions import LiveSessions
 from serve_app.gateway.live.settings import RealtimeSettings
@@ -187,6 +195,7 @@ class Bench:
             lambda name, model: loaded_entry(name, model, config, {"cpu": cast("Any", self.handle)}),
             config.registry,
             ["speech", "transcription"],
+            gone=partial(forget_queues, self.admission),
         )
         service = Service(
             settings_of(config),

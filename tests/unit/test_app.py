@@ -98,10 +98,26 @@ def test_a_loaded_model_is_below_a_root_without_replicas() -> None:
             "placements": [{"hardware": {"kind": kind}} for kind in ("cpu", "mlx")],
         }
     )
-    application = loaded_application(AppConfig(), "bird", model)
+    application = loaded_application(AppConfig(), "bird", model, {})
     built: Any = build_app(application, name="motet+bird", route_prefix=None, default_runtime_env={})
     scaling = {each.name: each._deployment_config.autoscaling_config for each in built.deployments}
     assert built.ingress_deployment_name == "root" and set(scaling) == {"root", "bird@cpu", "bird@mlx"}
     assert (scaling["root"].min_replicas, scaling["root"].initial_replicas) == (0, 0)
     # One placement begins with a replica, which shows that the model loads.
     assert [scaling[f"bird@{kind}"].initial_replicas for kind in ("cpu", "mlx")] == [1, None]
+
+
+def test_threads_of_a_loaded_model_leave_the_cores_of_others_that_were_loaded() -> None:
+    placement = {"hardware": {"kind": "cpu", "cpus": 2}, "replicas": 1}
+    reserves = Model.model_validate({"engine": "identity", "placements": [placement]})
+    model = Model.model_validate(
+        {"engine": "identity", "placements": [{"hardware": {"kind": "cpu", "threads": "auto"}}]}
+    )
+    reserved = []
+    loaded: list[dict[str, Model]] = [{}, {"owl": reserves}, {"owl": reserves, "lark": reserves}]
+    for others in loaded:
+        application = loaded_application(AppConfig(models={"tone": model}), "bird", model, others)
+        built: Any = build_app(application, name="motet+bird", route_prefix=None, default_runtime_env={})
+        (bird,) = [each for each in built.deployments if each.name == "bird@cpu"]
+        reserved.append(bird.init_args[0].reserved_cpus)
+    assert reserved == [0, 2, 4]

@@ -18,6 +18,8 @@ from serve_app.edge.settings import SecuritySettings
 from serve_app.gateway.request_context import REQUEST, RequestRecord
 from serve_app.loading.records import GatewayAnswer, LoadState, ModelLoad
 from tests.unit.test_api import Bench
+from tests.unit.test_draining import Held
+from tests.unit.test_idempotency import settle
 from tests.unit.test_keys import audited, code, digest
 from tests.unit.test_registry import COMMIT, NAME, added
 
@@ -75,9 +77,9 @@ class LoadingBench(Bench):
         """The loader tells the gateway."""
         return self.service.loaded.note(self.list.loaded())
 
-    async def say(self, model: str) -> httpx.Response:
+    async def say(self, model: str, **headers: str) -> httpx.Response:
         body = {"model": model, "input": "Hello there.", "response_format": "pcm"}
-        return await self.client.post("/v1/audio/speech", json=body, headers=USER)
+        return await self.client.post("/v1/audio/speech", json=body, headers={**USER, **headers})
 
     async def states(self) -> dict[str, str | None]:
         data = (await self.client.get("/v1/models", headers=USER)).json()["data"]
@@ -104,6 +106,7 @@ async def test_a_model_is_loaded_used_and_unloaded(audited: Any) -> None:
     assert await bench.states() == {"tone": None, "bird": "unloading"}
     bench.list.models.clear()
     bench.note()
+    assert "bird@cpu" not in bench.admission.snapshot()
     assert await bench.states() == {"tone": None}
     assert set(bench.service.directory.models) == {"tone", "ear", "echo"}
     acts = [(line["act"], line["key"], line["model"]) for line in audited() if line["act"].startswith("model_")]
@@ -274,3 +277,72 @@ async def test_an_answer_that_is_older_than_the_loaders_word_changes_nothing() -
     bench.list.load = told_first  # type: ignore[method-assign]
     assert (await bench.load()).json()["state"] == "ready"
     assert "bird" in bench.service.directory.offered
+
+
+async def test_another_model_of_the_same_name_is_measured_anew() -> None:
+    bench = LoadingBench()
+    await bench.load()
+    bench.list.become("bird", "ready")
+    bench.note()
+    directory, open_request = bench.service.directory, RequestRecord()
+
+    async def uses() -> None:
+        REQUEST.set(open_request)
+        directory.resolve("bird", "speech")
+        bench.admission.admit(["bird@cpu"], None, 5.0)
+
+    await asyncio.create_task(uses())
+    assert "bird@cpu" in bench.admission.snapshot()
+    bench.list.models["bird"] = ModelLoad(id="bird", model=Model(engine="identity"), state="ready", since=9.0)
+    bench.note()
+    assert "bird" in directory.offered and "bird@cpu" not in bench.admission.snapshot()
+
+
+async def test_a_request_with_a_key_uses_its_model_until_its_answer_is_made() -> None:
+    """It goes on when its client has left."""
+    held = Held()
+    bench = LoadingBench(synthesizer=held)
+    await bench.load()
+    bench.list.become("bird", "ready")
+    bench.note()
+    client = asyncio.create_task(bench.say("bird", **{"idempotency-key": "one"}))
+    await held.asked.wait()
+    assert bench.note().open == {"bird": 1}
+    client.cancel()
+    await asyncio.wait({client})
+    await bench.unload("bird")
+    assert bench.note().open == {"bird": 1}
+    held.may_speak.set()
+    again = await bench.say("bird", **{"idempotency-key": "one"})
+    assert again.status_code == 200 and again.headers["idempotent-replayed"] == "true"
+    await settle()
+    assert bench.note().open == {"bird": 0}
+    bench.list.models.clear()
+    bench.note()
+    assert "bird" not in bench.service.directory.models
+
+
+@pytest.mark.parametrize("damaged", ["{", "[]", '{"entry": "tone"}', "\udc80"])
+async def test_a_damaged_note_of_another_model_fails_no_load(
+    damaged: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    settings = RegistrySettings(folder=str(tmp_path / "notes"))
+    InstalledModels(settings).save(added("my-ear", entry=NAME))
+    (tmp_path / "notes" / "another.json").write_bytes(damaged.encode(errors="surrogateescape"))
+    bench = LoadingBench(registry=settings)
+    for catalogue in (NAME, "my-ear"):  # its note was read, and its weights are not here
+        answer = await bench.client.post("/v1/models", json={"id": "one", "catalogue": catalogue}, headers=ROOT)
+        assert code(answer) == (404, "weights_missing")
+
+
+async def test_a_damaged_note_names_no_file_to_clients(tmp_path: Path) -> None:
+    settings = RegistrySettings(folder=str(tmp_path / "notes"))
+    InstalledModels(settings).save(added("my-ear", entry=NAME))
+    (tmp_path / "notes" / "my-ear.json").write_text(f'{{"entry": "{NAME}"}}')
+    own = RegistrySettings(catalogue=str(tmp_path / "no.yaml"), folder=str(tmp_path / "notes"))
+    for registry, catalogue in ((settings, "my-ear"), (settings, NAME), (own, "other")):
+        bench = LoadingBench(registry=registry)
+        answer = await bench.client.post("/v1/models", json={"id": "one", "catalogue": catalogue}, headers=ROOT)
+        assert answer.status_code == 503 and "cannot be read" in answer.json()["error"]["message"]
+        assert str(tmp_path) not in answer.text and ".json" not in answer.text

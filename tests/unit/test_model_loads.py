@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -60,6 +60,7 @@ class Cluster:
 class Bench:
     def __init__(self) -> None:
         self.now = 1000.0
+        self.beside: Mapping[str, Model] = {}
         self.store, self.cluster = Store(), Cluster()
         self.loads = self.again()
 
@@ -69,7 +70,11 @@ class Bench:
         return self.loads
 
     def load(self, name: str = "one", model: Model = MODEL) -> ModelLoad:
-        return self.loads.load(name, model, lambda name, model: object())
+        return self.loads.load(name, model, self._bind)
+
+    def _bind(self, name: str, model: Model, others: Mapping[str, Model]) -> object:
+        self.beside = others
+        return object()
 
     def becomes(self, name: str, state: Any, cause: str = "") -> None:
         self.cluster.progresses[name] = LoadProgress(state, cause)
@@ -246,3 +251,15 @@ def test_a_name_that_the_configuration_has_by_now_is_its() -> None:
     bench.cluster.answers = [GatewayAnswer(open={}, taken=("one",))]
     bench.loads.look()
     assert bench.states == {"one": "unloading"}
+
+
+def test_a_model_is_made_beside_the_others_that_stay() -> None:
+    bench = Bench()
+    for name in ("loads", "ready", "leaves", "failed"):
+        bench.load(name, Model(engine="identity"))
+        assert name not in bench.beside
+    bench.becomes("ready", "running")
+    bench.becomes("failed", "failed")
+    bench.loads.unload("leaves")
+    bench.load("one")
+    assert set(bench.beside) == {"loads", "ready"} and "failed" in bench.states

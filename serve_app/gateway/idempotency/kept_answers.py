@@ -14,11 +14,18 @@ AnswerId = tuple[str, str]
 
 
 class KeptAnswers:
-    """The answers of one gateway replica, in bounded memory. `clock` is monotonic, in seconds."""
+    """The answers of one gateway replica, in bounded memory. `clock` is monotonic, in seconds. `made` is called with the
+    record of each request when its answer is made or given up, which may be long after its client left."""
 
-    def __init__(self, settings: IdempotencySettings, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        settings: IdempotencySettings,
+        clock: Callable[[], float],
+        made: Callable[[RequestRecord], None] = lambda record: None,
+    ) -> None:
         self._settings = settings
         self._clock = clock
+        self._made = made
         self._answers: dict[AnswerId, SharedAnswer] = {}
 
     def find(self, id: AnswerId) -> SharedAnswer | None:
@@ -37,6 +44,7 @@ class KeptAnswers:
 
         def ended(answer: SharedAnswer) -> None:
             answer.ended_s = self._clock()
+            self._made(answer.record)
             if answer.is_too_long:
                 answer.forget()
             elif not answer.is_complete and self._answers.get(id) is answer:

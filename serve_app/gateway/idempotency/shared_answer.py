@@ -37,9 +37,9 @@ class SharedAnswer:
         """Of the body so far, in memory or not."""
         self.is_too_long = False
         """Whether it is not kept."""
+        self.record = record
         self.ended_s = math.inf
         self._status = 0
-        self._record = record
         self._rejoin_s = rejoin_s
         self._fits = fits
         self._ended = ended
@@ -61,10 +61,11 @@ class SharedAnswer:
     def is_complete(self) -> bool:
         """Whether the whole answer was made, and is a success."""
         whole = bool(self._messages) and not self._messages[-1].get("more_body", True)
-        return self.over and whole and not self.is_too_long and 200 <= self._status < 300 and not self._record.failure
+        return self.over and whole and not self.is_too_long and 200 <= self._status < 300 and not self.record.failure
 
     def begin(self, app: ASGIApp, scope: Scope, receive: Receive, context: Context) -> None:
         """Starts to make the answer, in a context of its own."""
+        self.record.outlives_client = True
         self._task = asyncio.get_running_loop().create_task(self._make(app, scope, receive), context=context)
         self._task.add_done_callback(lambda _: self._end())
 
@@ -207,6 +208,7 @@ class SharedAnswer:
         if not self._task.cancelled():
             self._task.exception()  # readers raise it; without any, nobody does
         self._notify()
+        self.record.outlives_client = False
         self._ended(self)
 
 

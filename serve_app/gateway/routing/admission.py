@@ -269,7 +269,8 @@ class Admission:
 
     def note_first_sound(self, queue: PlacementQueue[Ticket], seconds: float) -> None:
         """A request that found no queue had its first audio after `seconds`."""
-        self._overloads[queue].note_first_sound(seconds)
+        if (overload := self._overloads.get(queue)) is not None:  # its model may have been unloaded
+            overload.note_first_sound(seconds)
 
     @staticmethod
     def _look(queue: PlacementQueue[Ticket], key: str | None) -> QueueLook:
@@ -286,6 +287,15 @@ class Admission:
         del self._keys[ticket.key][ticket]
         if not self._keys[ticket.key]:
             del self._keys[ticket.key]
+
+    def forget_placement(self, placement: str) -> None:
+        """Forgets what was measured of a placement whose model is gone. Open requests keep their tickets, and count there no
+        longer."""
+        if placement in self._queues:
+            self._changed(placement, 0, 0.0)
+        for queues in (self._queues, self._job_queues):
+            if (queue := queues.pop(placement, None)) is not None:
+                del self._overloads[queue]
 
     def snapshot(self) -> dict[str, QueueReport]:
         """A report of every placement that was requested so far, without its jobs."""
