@@ -12,7 +12,7 @@ from cluster.models import Model
 from deployments.catalogue.entries import EntryName, ModelCatalogue
 from deployments.catalogue.installed import InstalledModel, InstalledModels, RegistrySettings
 from deployments.engines import weight_sources
-from deployments.errors import MotetError, fail, quoted
+from deployments.errors import MotetError, fail, in_one_line, quoted
 
 
 def _without_engine(schema: dict[str, Any]) -> None:
@@ -86,7 +86,7 @@ def _catalogue(registry: RegistrySettings) -> ModelCatalogue:
 
 def _unreadable(what: str, remedy: str, error: Exception) -> MotetError:
     """The error for a client, which gets no path of the server; the log does."""
-    return fail("unavailable", f"{what} cannot be read.", remedy, detail=str(error))
+    return fail("unavailable", f"{what} cannot be read.", remedy, detail=in_one_line(error))
 
 
 def ensure_fetched(name: str, model: Model) -> None:
