@@ -553,7 +553,8 @@ def test_gateways_together_let_wait_what_one_would() -> None:
 
 
 def test_what_was_measured_of_a_placement_is_forgotten_with_its_model() -> None:
-    clock, changes = Clock(), []
+    clock = Clock()
+    changes: list[tuple[str, int]] = []
     guarded = Admission(
         SETTINGS, clock, changed=lambda placement, requests, seconds: changes.append((placement, requests))
     )
