@@ -2,6 +2,8 @@
 
 Ray Serve rewrites the configuration before each start, and has no settings for most of these limits. Every change replaces a
 known line of Ray Serve's. If such a line is missing, HAProxy does not start, and the log says which.
+
+Beside each HAProxy it leaves a program that starts it again if it dies (`haproxy_watch`).
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from serve_app.edge import tls
+from serve_app.edge import haproxy_watch, tls
 from serve_app.edge.addresses import IPV6_PREFIX
 from serve_app.edge.errors import EARLY_HEADER, EARLY_HEADERS, EARLY_STATUSES, RETRY_AFTER_S, edge_error_body
 from serve_app.edge.security_headers import SECURITY_HEADERS
@@ -22,6 +24,8 @@ from serve_app.edge.settings import CLIENT_HEADER, FRONT_HOST, OWN_PAGES, EdgeSe
 MARK = "# Amended by Motet."
 BY_HAPROXY = (403, 405, 413, 429, 500, 502, 503, 504)
 """Statuses of HAProxy's own answers whose body its configuration can set (HAProxy 2.8, `http-error`)."""
+KEPT = ("-db", "-dR")
+"""The arguments that every HAProxy of a service has."""
 HSTS_S = 365 * 24 * 3600
 """How long browsers use only HTTPS for a name after an answer over HTTPS."""
 UNREADABLE = (400, 408)
@@ -37,17 +41,55 @@ def main() -> None:
     path = Path(arguments[arguments.index("-f") + 1])
     edge = edge_of(os.environ)
     pem = tls.write_pem(path.parent, edge.tls) if edge.tls else None
-    path.write_text(amended(path.read_text(), edge, os.environ.get(FRONT_HOST), pem))
     binary = get_haproxy_binary()
-    os.execv(binary, [binary, *arguments, *_takes_over(arguments, path, binary)])  # noqa: S606  (Ray Serve knows it by its number)
+    left = _left(path, binary)
+    write_config(path, amended(path.read_text(), edge, os.environ.get(FRONT_HOST), pem), takes_over=bool(left))
+    _leave_watch([binary, *(word for word in arguments if word in KEPT)], path.parent)
+    os.execv(binary, [binary, *_taking_over(arguments, left)])  # noqa: S606  (Ray Serve knows it by its number)
 
 
-def _takes_over(arguments: Sequence[str], path: Path, binary: str) -> list[str]:
-    """Arguments that end an HAProxy of an earlier manager, which outlives it and holds the port."""
-    if "-sf" in arguments:
-        return []
-    left = [str(pid) for pid, words in _programs() if words[0] == binary and str(path) in words]
-    return ["-sf", *left] if left else []
+def write_config(path: Path, config: str, *, takes_over: bool) -> None:
+    """Writes the amended configuration. A manager that has just started knows no routes: an HAProxy that `takes_over` from
+    that of an earlier manager keeps the routes of the last configuration until it is told others."""
+    last = path.with_name(haproxy_watch.LAST)
+    if has_routes(config):
+        new = last.with_suffix(".new")
+        new.write_text(config)
+        new.replace(last)
+    elif takes_over and last.exists():
+        config = last.read_text()
+    path.write_text(config)
+
+
+def _left(path: Path, binary: str) -> list[str]:
+    """The process ids of every HAProxy of this service that runs: an earlier manager's outlives it and holds the port."""
+    ours = {str(path), str(path.with_name(haproxy_watch.LAST))}
+    return [str(pid) for pid, words in _programs() if words[0] == binary and ours & set(words)]
+
+
+def _taking_over(arguments: Sequence[str], left: Sequence[str]) -> list[str]:
+    """The arguments of an HAProxy that ends every earlier one of this service."""
+    if "-sf" not in arguments:
+        return [*arguments, "-sf", *left] if left else [*arguments]
+    behind = arguments.index("-sf") + 1
+    more = [pid for pid in left if pid not in arguments]
+    return [*arguments[:behind], *more, *arguments[behind:]]
+
+
+def _leave_watch(command: Sequence[str], folder: Path) -> None:
+    """Starts the program that watches the HAProxy which this process becomes."""
+    haproxy, manager = os.getpid(), os.getppid()
+    (folder / haproxy_watch.CURRENT).write_text(str(haproxy))
+    child = os.fork()
+    if child:
+        os.waitpid(child, 0)
+        return
+    os.chdir(folder)
+    os.setsid()
+    if os.fork():
+        os._exit(0)  # so that the watching program is no child of HAProxy
+    words = [sys.executable, "-I", "-S", haproxy_watch.__file__, str(haproxy), str(manager), *command]
+    os.execv(sys.executable, words)  # noqa: S606
 
 
 def _programs() -> Iterator[tuple[int, list[str]]]:
@@ -66,7 +108,7 @@ def amended(config: str, edge: EdgeSettings, host: str | None = None, pem: Path 
     the expected lines."""
     if MARK in config:
         return config
-    known = re.search(r"^    use_backend ", config, re.MULTILINE) is not None
+    known = has_routes(config)
     config = _replaced(r"^    errorfile 50[234] .*\n", "", config, 3)
     for pattern, replacement in _changes(edge, 404 if known else 503).items():
         config = _replaced(pattern, replacement, config)
@@ -77,6 +119,11 @@ def amended(config: str, edge: EdgeSettings, host: str | None = None, pem: Path 
             r"^frontend http_frontend\n    bind .*$", "\n".join((r"\g<0>", *_https(edge.tls, pem))), config
         )
     return f"{MARK}\n{config}"
+
+
+def has_routes(config: str) -> bool:
+    """Whether a configuration sends any request to a gateway."""
+    return re.search(r"^    use_backend ", config, re.MULTILINE) is not None
 
 
 def _https(settings: TlsSettings, pem: Path) -> Iterator[str]:

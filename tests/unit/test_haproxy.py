@@ -112,16 +112,33 @@ def test_a_configuration_is_amended_once(tmp_path: Path) -> None:
     assert amended(once, EdgeSettings()) == once
 
 
-def test_a_new_haproxy_takes_over_from_one_that_outlived_its_manager(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_haproxy_takes_over_from_every_earlier_one(monkeypatch: pytest.MonkeyPatch) -> None:
     path = Path("/run/motet/haproxy.cfg")
     there = [
         (7, ["/bin/haproxy", "-db", "-f", str(path)]),
         (8, ["/bin/haproxy", "-f", "/run/other/haproxy.cfg"]),
         (9, ["/bin/sh", "haproxy", "-f", str(path)]),
+        (10, ["/bin/haproxy", "-db", "-f", "/run/motet/haproxy.last.cfg"]),
     ]
     monkeypatch.setattr(haproxy, "_programs", lambda: iter(there))
-    assert haproxy._takes_over(["-db", "-f", str(path)], path, "/bin/haproxy") == ["-sf", "7"]
-    assert haproxy._takes_over(["-f", str(path), "-sf", "7"], path, "/bin/haproxy") == []
+    left = haproxy._left(path, "/bin/haproxy")
+    assert left == ["7", "10"]
+    assert haproxy._taking_over(["-f", str(path)], left) == ["-f", str(path), "-sf", "7", "10"]
+    reload = ["-f", str(path), "-sf", "7", "-x", "admin.sock"]
+    assert haproxy._taking_over(reload, left) == ["-f", str(path), "-sf", "10", "7", "-x", "admin.sock"]
+    assert haproxy._taking_over(["-f", str(path)], []) == ["-f", str(path)]
+
+
+def test_a_new_manager_keeps_the_routes_of_the_haproxy_that_it_takes_over(tmp_path: Path) -> None:
+    path = tmp_path / "haproxy.cfg"
+    empty, full = (amended(written_by_ray(tmp_path, routes=routes), EdgeSettings()) for routes in (False, True))
+    haproxy.write_config(path, empty, takes_over=True)
+    assert path.read_text() == empty
+    haproxy.write_config(path, full, takes_over=False)
+    haproxy.write_config(path, empty, takes_over=True)
+    assert path.read_text() == full
+    haproxy.write_config(path, empty, takes_over=False)
+    assert path.read_text() == empty
 
 
 def test_settings_reach_other_programs_through_the_environment() -> None:

@@ -1,0 +1,129 @@
+"""The program that starts HAProxy again at once when it dies.
+
+Ray Serve's manager of HAProxy is replaced after three failed checks, one a second, and the HAProxy of the new manager knows no
+routes at first: clients would be refused for some seconds. This program waits beside each HAProxy, without processor time, and
+bridges that gap with the last configuration that had routes, until the new manager's HAProxy takes over.
+
+It runs in the folder of the service, and imports the standard library only, so that it costs little memory.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+LAST = "haproxy.last.cfg"
+"""The last configuration with routes."""
+CURRENT = "haproxy.pid"
+"""The process id of the newest HAProxy. Any other one was replaced, and may end."""
+STOPPED_S = 1.5
+"""A manager that ends HAProxy on purpose ends itself within this time; one whose HAProxy died is replaced later."""
+SUCCESSOR_S = 60.0
+"""The HAProxy of a new manager takes over within this time, or the service is gone."""
+SHORT_LIFE_S = 1.0
+"""An HAProxy that dies sooner cannot work, and is not started again."""
+HAPROXY, MANAGER, RAYLET = "haproxy", "manager", "raylet"
+
+
+def main() -> None:
+    """Takes the process ids of HAProxy and of its manager, and the command that starts HAProxy again, without the
+    configuration: HAProxy is known by the folder in its command line, and this program is none."""
+    haproxy, manager, *command = sys.argv[1:]
+    folder = Path.cwd()
+    try:
+        watched = WatchedProcesses(int(haproxy), int(manager))
+    except ProcessLookupError:
+        return  # one of them ended before it could be watched
+    watch(int(haproxy), watched, [*command, "-f", str(folder / LAST)], folder)
+
+
+def watch(haproxy: int, watched: WatchedProcesses, command: Sequence[str], folder: Path) -> None:
+    """Waits until HAProxy ends. If it was not replaced and its service goes on, starts it again, and stays until that one is
+    replaced or the service ends."""
+    while HAPROXY not in watched.wait():
+        pass
+    while is_current(haproxy, folder) and RAYLET not in watched.ended and (folder / LAST).exists():
+        stoppable = MANAGER not in watched.ended
+        began_s = time.monotonic()
+        haproxy = start_haproxy(command, folder)
+        watched.add(HAPROXY, haproxy)
+        if not _died(haproxy, watched, folder, stoppable=stoppable) or time.monotonic() < began_s + SHORT_LIFE_S:
+            return
+
+
+def start_haproxy(command: Sequence[str], folder: Path) -> int:
+    """Starts an HAProxy that is the newest one from now on. Returns its process id."""
+    haproxy = os.posix_spawn(command[0], list(command), os.environ)
+    (folder / CURRENT).write_text(str(haproxy))
+    return haproxy
+
+
+def _died(haproxy: int, watched: WatchedProcesses, folder: Path, *, stoppable: bool) -> bool:
+    """Stays beside an HAProxy that was started here. True if it died, False if it was replaced or its service ended."""
+    began_s = time.monotonic()
+    until_s = None if stoppable else began_s + SUCCESSOR_S
+    while HAPROXY not in watched.wait(until_s):
+        now_s = time.monotonic()
+        if MANAGER in watched.ended and until_s is None:
+            until_s = now_s if now_s < began_s + STOPPED_S else now_s + SUCCESSOR_S
+        if RAYLET in watched.ended or (until_s is not None and now_s >= until_s):
+            if is_current(haproxy, folder):
+                os.kill(haproxy, signal.SIGKILL)
+            return False  # one that was replaced ends with its last request
+    os.waitpid(haproxy, 0)
+    return is_current(haproxy, folder)
+
+
+class WatchedProcesses:
+    """HAProxy, its manager, and the raylet that started the manager. `ended` has those of them that have ended.
+
+    Raises `ProcessLookupError` if one had ended before."""
+
+    def __init__(self, haproxy: int, manager: int) -> None:
+        self.ended: set[str] = set()
+        self._poll = select.poll()
+        self._parts: dict[int, str] = {}
+        self.add(HAPROXY, haproxy)
+        self.add(MANAGER, manager)
+        self.add(RAYLET, _parent_of(manager))
+
+    def add(self, part: str, pid: int) -> None:
+        """Watches the process of a part from now on. Raises `ProcessLookupError`."""
+        descriptor = os.pidfd_open(pid)
+        self.ended.discard(part)
+        self._parts[descriptor] = part
+        self._poll.register(descriptor, select.POLLIN)
+
+    def wait(self, until_s: float | None = None) -> set[str]:
+        """Waits until one more ends, or until a time (monotonic seconds). Returns all that have ended."""
+        left_ms = None if until_s is None else max(0.0, until_s - time.monotonic()) * 1000
+        for descriptor, _ in self._poll.poll(left_ms):
+            self._poll.unregister(descriptor)
+            os.close(descriptor)
+            self.ended.add(self._parts.pop(descriptor))
+        return self.ended
+
+
+def is_current(haproxy: int, folder: Path) -> bool:
+    """Whether no newer HAProxy was started in this folder."""
+    try:
+        return (folder / CURRENT).read_text() == str(haproxy)
+    except FileNotFoundError:
+        return False  # the service has ended
+
+
+def _parent_of(pid: int) -> int:
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError as error:
+        raise ProcessLookupError(pid) from error
+    return int(status.rpartition(")")[2].split()[1])  # the name before it may have brackets
+
+
+if __name__ == "__main__":
+    main()

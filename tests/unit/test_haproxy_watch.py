@@ -1,0 +1,149 @@
+"""The program that starts HAProxy again, beside real processes that stand for HAProxy, its manager and the raylet (which is this
+process here)."""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from serve_app.edge import haproxy_watch
+from serve_app.edge.haproxy_watch import CURRENT, LAST, WatchedProcesses, watch
+
+LONGEST_S = 60
+"""How long a stand-in lives if nobody ends it, and how long a test waits."""
+PROGRAM = ("/bin/sleep", str(LONGEST_S))
+
+
+class WatchedService:
+    """A folder, an HAProxy and a manager, and a thread that watches them. `started` has the process ids of new HAProxies."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.haproxy, self.manager = subprocess.Popen(PROGRAM), subprocess.Popen(PROGRAM)
+        self.started: queue.Queue[int] = queue.Queue()
+        self.name_current(self.haproxy.pid)
+        (folder / LAST).touch()
+        watched = WatchedProcesses(self.haproxy.pid, self.manager.pid)
+        self.watching = threading.Thread(target=watch, args=(self.haproxy.pid, watched, PROGRAM, folder))
+
+    def name_current(self, pid: int) -> None:
+        """Writes which HAProxy is the newest."""
+        (self.folder / CURRENT).write_text(str(pid))
+
+    def next_one(self) -> int:
+        """The process id of the HAProxy that is started next."""
+        return self.started.get(timeout=LONGEST_S)
+
+    def watched_to_the_end(self) -> bool:
+        """Whether the watching program ends by itself."""
+        self.watching.join(LONGEST_S)
+        return not self.watching.is_alive()
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Ends a process by kill -9."""
+    process.kill()
+    process.wait()
+
+
+@pytest.fixture
+def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WatchedService]:
+    """A service whose HAProxy is watched."""
+    made, start = WatchedService(tmp_path), haproxy_watch.start_haproxy
+
+    def started(*arguments: Any) -> int:
+        pid = start(*arguments)
+        made.started.put(pid)
+        return pid
+
+    monkeypatch.setattr(haproxy_watch, "start_haproxy", started)
+    monkeypatch.setattr(haproxy_watch, "SHORT_LIFE_S", 0.0)
+    made.watching.start()
+    yield made
+    (tmp_path / CURRENT).unlink(missing_ok=True)
+    end(made.haproxy)
+    end(made.manager)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs."""
+    try:
+        return "(zombie)" not in Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return False
+
+
+def test_an_haproxy_that_dies_is_started_again_as_often_as_it_dies(service: WatchedService) -> None:
+    end(service.haproxy)
+    first = service.next_one()
+    os.kill(first, signal.SIGKILL)
+    second = service.next_one()
+    assert alive(second)
+    service.name_current(0)
+    os.kill(second, signal.SIGTERM)
+    assert service.watched_to_the_end()
+
+
+def test_one_that_was_replaced_may_end(service: WatchedService) -> None:
+    service.name_current(1)
+    end(service.haproxy)
+    assert service.watched_to_the_end()
+    assert service.started.empty()
+
+
+def test_a_manager_that_ends_with_its_haproxy_has_stopped_it(
+    service: WatchedService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(haproxy_watch, "STOPPED_S", float(LONGEST_S))
+    end(service.haproxy)
+    pid = service.next_one()
+    end(service.manager)
+    assert service.watched_to_the_end()
+    os.waitpid(pid, 0)
+
+
+def test_a_manager_that_ends_later_leaves_it_to_its_successor(
+    service: WatchedService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(haproxy_watch, "STOPPED_S", 0.0)
+    end(service.haproxy)
+    pid = service.next_one()
+    end(service.manager)
+    service.name_current(1)
+    os.kill(pid, signal.SIGUSR1)  # as an HAProxy that takes over does
+    assert service.watched_to_the_end()
+    assert service.started.empty()
+
+
+def test_without_a_successor_it_ends(service: WatchedService, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(haproxy_watch, "STOPPED_S", 0.0)
+    monkeypatch.setattr(haproxy_watch, "SUCCESSOR_S", 0.0)
+    end(service.haproxy)
+    pid = service.next_one()
+    end(service.manager)
+    assert service.watched_to_the_end()
+    os.waitpid(pid, 0)
+
+
+def test_one_that_cannot_work_is_not_started_for_ever(service: WatchedService, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(haproxy_watch, "SHORT_LIFE_S", float(LONGEST_S))
+    monkeypatch.setattr(haproxy_watch, "SHORT_LIFE_S", float(LONGEST_S))
+    end(service.haproxy)
+    os.kill(service.next_one(), signal.SIGKILL)
+    assert service.watched_to_the_end()
+    assert service.started.empty()
+
+
+def test_without_routes_that_were_known_nothing_is_started(service: WatchedService) -> None:
+    (service.folder / LAST).unlink()
+    end(service.haproxy)
+    assert service.watched_to_the_end()
+    assert service.started.empty()
