@@ -1,8 +1,8 @@
 """The program that starts HAProxy again at once when it dies.
 
-Ray Serve's manager of HAProxy is replaced after three failed checks, one a second, and the HAProxy of the new manager knows no
-routes at first: clients would be refused for some seconds. This program waits beside each HAProxy, without processor time, and
-bridges that gap with the last configuration that had routes, until the new manager's HAProxy takes over.
+Ray Serve replaces the manager of a dead HAProxy after three failed checks, one a second, and the new manager's HAProxy knows
+no routes at first: clients would be refused for some seconds. This program waits beside each HAProxy, without processor time,
+and bridges that gap with the last configuration that had routes, until the new manager's HAProxy takes over.
 
 It runs in the folder of the service, and imports the standard library only, so that it costs little memory.
 """

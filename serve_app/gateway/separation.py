@@ -22,7 +22,7 @@ from deployments.tasks.engine_calls import DoneCall, in_order_ahead
 from deployments.tasks.separation import ChunkTicket, Gap, Merged, SeparationTask, separate
 from deployments.tracing.spans import within
 from serve_app.gateway import kept_stems
-from serve_app.gateway.jobs.context import JOB, KeepsParts, address_of, part_lost
+from serve_app.gateway.jobs.context import JOB, RunningJob, address_of, part_lost
 from serve_app.gateway.recording import ATTEMPTS, WORTH_A_RETRY, ItemInFlight, Recordings, RecordingSession
 from serve_app.gateway.request_context import current_request
 from serve_app.gateway.routing.admission import Ticket
@@ -64,7 +64,7 @@ class SeparationGraph:
             joins = _Joins(session, self._merger, silent_gaps)
             if job := JOB.get():
                 decisive = (task, limit_s, model, directory.models[model].weights)
-                joins = _KeptJoins(session, self._merger, silent_gaps, job.parts, decisive)
+                joins = _KeptJoins(session, self._merger, silent_gaps, job, decisive)
 
             def made(merged: Merged) -> None:
                 ticket.placement = session.answered_by or ticket.placement
@@ -194,22 +194,26 @@ def _gap_of(ticket: ChunkTicket) -> Gap:
 
 class _KeptJoins(_Joins):
     """Joins the chunks of a job, and keeps what they complete. What was completed before is taken from its finished parts: a
-    chunk is separated again only if the next one is joined with it."""
+    chunk is separated again only if the next one is joined with it. A chunk is a gap only in an attempt that would
+    end the job otherwise."""
 
     def __init__(
         self,
         session: RecordingSession,
         merger: DeploymentHandle[Any],
         silent_gaps: Sequence[str],
-        parts: KeepsParts,
+        job: RunningJob,
         decisive: Sequence[object],
     ) -> None:
         super().__init__(session, merger, silent_gaps)
-        self._parts = parts
+        self._job = job
         self._decisive = decisive
         self._done = 0
-        while parts.has(self._address(self._done)):
+        while job.parts.has(self._address(self._done)):
             self._done += 1
+
+    def _may_be_a_gap(self, error: Exception) -> bool:
+        return not self._job.again and super()._may_be_a_gap(error)
 
     def _address(self, index: int) -> str:
         return address_of("joined", index, *self._decisive)
@@ -227,10 +231,10 @@ class _KeptJoins(_Joins):
         """See `_Joins.join`."""
         address = self._address(cut.ticket.index)
         if cut.ticket.index < self._done:
-            if (data := await self._parts.get(address)) is None:
+            if (data := await self._job.parts.get(address)) is None:
                 raise part_lost()
             return await asyncio.to_thread(kept_stems.from_npz, data)
         merged = await super().join(previous, cut, item)
         if merged.gap is None:  # the next attempt may have no gap
-            await self._parts.keep(address, await asyncio.to_thread(kept_stems.to_npz, merged))
+            await self._job.parts.keep(address, await asyncio.to_thread(kept_stems.to_npz, merged))
         return merged

@@ -25,6 +25,7 @@ from deployments.settings import RecordingSettings, SeparationSettings
 from deployments.tasks.separation import Merged, SeparationTask
 from serve_app.config import AppConfig
 from serve_app.gateway.deployment import directory_of
+from serve_app.gateway.jobs.context import JOB, RunningJob
 from serve_app.gateway.recording import Recordings
 from serve_app.gateway.routing.admission import Admission, Ticket
 from serve_app.gateway.routing.placement import PlacedModel
@@ -76,7 +77,7 @@ class Echo:
     async def report(self) -> dict[str, Any]:
         return {}
 
-    async def separate(self, chunk: Chunk, index: int) -> Stems | Failure:
+    async def separate(self, chunk: Chunk, index: int, late_s: float = 0.0) -> Stems | Failure:
         self.chunks.append(chunk.index)
         if isinstance(self.instead, Exception):
             raise self.instead
@@ -90,10 +91,10 @@ class Counting(Echo):
         super().__init__()
         self.least, self.reached = chunks, asyncio.Event()
 
-    async def separate(self, chunk: Chunk, index: int) -> Stems | Failure:
+    async def separate(self, chunk: Chunk, index: int, late_s: float = 0.0) -> Stems | Failure:
         if len(self.chunks) + 1 >= self.least:
             self.reached.set()
-        return await super().separate(chunk, index)
+        return await super().separate(chunk, index, late_s)
 
 
 class Waiting(Echo):
@@ -103,9 +104,9 @@ class Waiting(Echo):
         super().__init__()
         self.other = other
 
-    async def separate(self, chunk: Chunk, index: int) -> Stems | Failure:
+    async def separate(self, chunk: Chunk, index: int, late_s: float = 0.0) -> Stems | Failure:
         await self.other.reached.wait()
-        return await super().separate(chunk, index)
+        return await super().separate(chunk, index, late_s)
 
 
 def graph(chunker: object, merger: object, settings: RecordingSettings | None = None) -> SeparationGraph:
@@ -182,9 +183,9 @@ async def test_a_session_is_kept_while_a_model_takes_longer_than_an_idle_one_las
             kept.set()
 
     class Slow(Echo):
-        async def separate(self, chunk: Chunk, index: int) -> Stems | Failure:
+        async def separate(self, chunk: Chunk, index: int, late_s: float = 0.0) -> Stems | Failure:
             await kept.wait()
-            return await super().separate(chunk, index)
+            return await super().separate(chunk, index, late_s)
 
     bench = Bench(Slow(), Slow())
     bench.graph = graph(Watched(RecordingSettings()), Merger(), RecordingSettings(session_idle_s=1e-6))
@@ -242,8 +243,8 @@ class Poisoned(Echo):
         self.poison = poison
         self.kind: Kind = kind
 
-    async def separate(self, chunk: Chunk, index: int) -> Stems | Failure:
-        stems = await super().separate(chunk, index)
+    async def separate(self, chunk: Chunk, index: int, late_s: float = 0.0) -> Stems | Failure:
+        stems = await super().separate(chunk, index, late_s)
         return Failure(self.kind, "The model failed on this chunk.") if index in self.poison else stems
 
 
@@ -260,6 +261,39 @@ async def test_a_chunk_that_no_placement_separates_is_a_gap_with_a_name() -> Non
     assert not sound[inside].any()
     np.testing.assert_allclose(sound[outside], expected[outside], atol=1e-6)
     assert all(placed.under_way == 0 for placed in bench.directory.placements("echo"))
+
+
+class KeptInMemory:
+    """The finished parts of a job."""
+
+    def __init__(self) -> None:
+        self.parts: dict[str, bytes] = {}
+        self.advanced = False
+
+    def has(self, address: str) -> bool:
+        return address in self.parts
+
+    async def get(self, address: str) -> bytes | None:
+        return self.parts.get(address)
+
+    async def keep(self, address: str, data: bytes) -> None:
+        self.parts[address] = data
+        self.advanced = True
+
+
+async def test_a_job_has_a_gap_only_where_it_would_end_otherwise() -> None:
+    parts, recording = KeptInMemory(), make("wav16", seconds=5)
+    for last_attempt, advanced in ((False, True), (False, False), (True, True)):
+        bench, parts.advanced = Bench(Poisoned(2), Poisoned(2)), advanced
+        token = JOB.set(RunningJob(parts, last_attempt=last_attempt))
+        with pytest.raises(MotetError) as caught:
+            await bench.separate(recording, gaps=("audio",))
+        assert caught.value.failure.kind == "engine"
+        JOB.reset(token)
+    bench, parts.advanced = Bench(Poisoned(2), Poisoned(2)), False
+    token = JOB.set(RunningJob(parts, last_attempt=True))
+    assert [part.gap is not None for part in await bench.separate(recording, gaps=("audio",))].count(True) == 1
+    JOB.reset(token)
 
 
 @pytest.mark.parametrize(

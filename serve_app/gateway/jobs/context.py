@@ -23,6 +23,10 @@ LATE_S = 60.0
 class KeepsParts(Protocol):
     """Keeps finished parts of a job by their content address: see `FinishedParts`."""
 
+    @property
+    def advanced(self) -> bool:
+        """Whether a part was kept since this attempt began."""
+
     def has(self, address: str) -> bool:
         """Whether the part is there."""
 
@@ -43,11 +47,18 @@ class HasProgress(Protocol):
 @dataclass(slots=True)
 class RunningJob:
     """What the gateway knows of a job that runs. `progress` is its place in a queue, once it has one. `charged_seconds` of
-    audio were taken from its key's quota, in all attempts."""
+    audio were taken from its key's quota, in all attempts. `last_attempt`: it fails if this one fails without a new part."""
 
     parts: KeepsParts
     progress: HasProgress | None = None
     charged_seconds: float = 0.0
+    last_attempt: bool = True
+
+    @property
+    def again(self) -> bool:
+        """Whether the job begins again if this attempt fails in the service. One that made a part is not its last: it is not
+        counted, so that replicas that die do not end a long job."""
+        return self.parts.advanced or not self.last_attempt
 
 
 def address_of(*decisive: object) -> str:

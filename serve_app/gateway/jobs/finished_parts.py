@@ -39,6 +39,8 @@ class FinishedParts:
         self._settings = settings
         self._clock = clock
         self._paths: dict[str, str] = {}
+        self.advanced = False
+        """Whether a part was kept since this attempt began."""
 
     async def load(self) -> None:
         """Finds out which parts there are, and drops all that the store has lost: each one that is found to be lost later
@@ -85,6 +87,7 @@ class FinishedParts:
             kept = await self._database.run(blob_table.keep_part, self._job, address, path, len(data), now_s)
             if kept is not None:
                 self._paths[address] = kept
+                self.advanced = True
         except (MotetError, OSError) as error:
             logger.warning("A finished part of %s is not kept: %s", self._job, error)
 

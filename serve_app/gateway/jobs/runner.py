@@ -129,7 +129,8 @@ class JobRunner:
         """Runs a job to its end, or back into the queue."""
         jobs = self._jobs
         parts = FinishedParts(job.id, jobs.blobs, jobs.database, jobs.settings, jobs.clock)
-        running = RunningJob(parts, charged_seconds=job.seconds_charged)
+        last = job.attempts >= jobs.settings.attempts
+        running = RunningJob(parts, charged_seconds=job.seconds_charged, last_attempt=last)
         answering = asyncio.create_task(self._answer(job, running, parts))
         keeping = asyncio.create_task(self._keep(job, worker, running, answering))
         outcome: JobAnswer | Refusal | Exception
@@ -196,8 +197,9 @@ class JobRunner:
             await self._again(job, worker, running, now_s + outcome.seconds, counted=False)
             return
         answer = outcome if isinstance(outcome, JobAnswer) else _failed(outcome)
-        if answer.status in (500, 503) and job.attempts < jobs.settings.attempts:
-            await self._again(job, worker, running, now_s + AGAIN_AFTER_S * job.attempts, counted=True)
+        if answer.status in (500, 503) and running.again:
+            counted = not running.parts.advanced
+            await self._again(job, worker, running, now_s + AGAIN_AFTER_S * job.attempts, counted=counted)
             return
         if not await jobs.database.run(job_table.end, job.id, worker, answer, jobs.settings, now_s):
             logger.info("The result of %s is dropped: the job was deleted or taken over.", job.id)
