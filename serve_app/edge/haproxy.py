@@ -24,6 +24,8 @@ from serve_app.edge.settings import CLIENT_HEADER, FRONT_HOST, OWN_PAGES, EdgeSe
 MARK = "# Amended by Motet."
 BY_HAPROXY = (403, 405, 413, 429, 500, 502, 503, 504)
 """Statuses of HAProxy's own answers whose body its configuration can set (HAProxy 2.8, `http-error`)."""
+LAST = "haproxy.last.cfg"
+"""The last configuration with routes."""
 KEPT = ("-db", "-dR")
 """The arguments that every HAProxy of a service has."""
 HSTS_S = 365 * 24 * 3600
@@ -51,19 +53,24 @@ def main() -> None:
 def write_config(path: Path, config: str, *, takes_over: bool) -> None:
     """Writes the amended configuration. A manager that has just started knows no routes: an HAProxy that `takes_over` from
     that of an earlier manager keeps the routes of the last configuration until it is told others."""
-    last = path.with_name(haproxy_watch.LAST)
+    last = path.with_name(LAST)
     if has_routes(config):
-        new = last.with_suffix(".new")
-        new.write_text(config)
-        new.replace(last)
+        _replace(last, config)
+        _replace(path.with_name(haproxy_watch.BRIDGE), _replaced(r"^    stats socket .*\n", "", config))
     elif takes_over and last.exists():
         config = last.read_text()
     path.write_text(config)
 
 
+def _replace(path: Path, text: str) -> None:
+    new = path.with_suffix(".new")
+    new.write_text(text)
+    new.replace(path)
+
+
 def _left(path: Path, binary: str) -> list[str]:
     """The process ids of every HAProxy of this service that runs: an earlier manager's outlives it and holds the port."""
-    ours = {str(path), str(path.with_name(haproxy_watch.LAST))}
+    ours = {str(path), str(path.with_name(haproxy_watch.BRIDGE))}
     return [str(pid) for pid, words in _programs() if words[0] == binary and ours & set(words)]
 
 

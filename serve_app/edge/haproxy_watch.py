@@ -17,8 +17,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-LAST = "haproxy.last.cfg"
-"""The last configuration with routes."""
+BRIDGE = "haproxy.bridge.cfg"
+"""The last configuration with routes, without the socket at which Ray Serve's manager asks: it shall notice the death."""
 CURRENT = "haproxy.pid"
 """The process id of the newest HAProxy. Any other one was replaced, and may end."""
 STOPPED_S = 1.5
@@ -39,7 +39,7 @@ def main() -> None:
         watched = WatchedProcesses(int(haproxy), int(manager))
     except ProcessLookupError:
         return  # one of them ended before it could be watched
-    watch(int(haproxy), watched, [*command, "-f", str(folder / LAST)], folder)
+    watch(int(haproxy), watched, [*command, "-f", str(folder / BRIDGE)], folder)
 
 
 def watch(haproxy: int, watched: WatchedProcesses, command: Sequence[str], folder: Path) -> None:
@@ -47,7 +47,7 @@ def watch(haproxy: int, watched: WatchedProcesses, command: Sequence[str], folde
     replaced or the service ends."""
     while HAPROXY not in watched.wait():
         pass
-    while is_current(haproxy, folder) and RAYLET not in watched.ended and (folder / LAST).exists():
+    while is_current(haproxy, folder) and RAYLET not in watched.ended and (folder / BRIDGE).exists():
         stoppable = MANAGER not in watched.ended
         began_s = time.monotonic()
         haproxy = start_haproxy(command, folder)

@@ -89,6 +89,12 @@ def listeners(service: Service) -> set[int]:
     return found
 
 
+def managers(service: Service) -> set[int]:
+    """The processes that manage HAProxy."""
+    found = service.processes()
+    return {process.pid for process in found if "HAProxyManager" in " ".join(command_line(process))}
+
+
 def speak(service: Service) -> None:
     """A normal request for speech, with a text that no request had before."""
     body = {"model": "tts-1", "input": f"This is text number {next(TEXTS)}.", "response_format": "pcm"}
@@ -321,4 +327,30 @@ class TestDeadProxy:
         for answer in heard[:-1]:
             assert (answer.status_code, answer.headers["retry-after"]) == (503, str(RETRY_AFTER_S[503])), answer.text
             assert is_ours(answer.json())
+        speak(edge_service)
+
+    def test_another_haproxy_with_its_routes_is_there_before_ray_serve_notices(self, edge_service: Service) -> None:
+        if not has_haproxy(edge_service):
+            pytest.skip("Ray Serve's own proxy listens")
+        wait_for(lambda: len(managers(edge_service)) == 1, BACK_S, "one manager of HAProxy")
+        (manager,) = managers(edge_service)
+        (front,) = listeners(edge_service)
+        os.kill(front, signal.SIGKILL)
+        statuses: list[int] = []
+
+        def answered() -> bool:
+            with suppress(httpx.HTTPError):
+                statuses.append(httpx.get(f"{edge_service.url}/livez", timeout=30).status_code)
+            return bool(statuses)
+
+        wait_for(answered, BACK_S, "an answer")
+        assert managers(edge_service) == {manager}
+        speak(edge_service)
+
+        def replaced() -> bool:
+            answered()
+            return managers(edge_service).isdisjoint({manager}) and len(listeners(edge_service)) == 1
+
+        wait_for(replaced, BACK_S, "Ray Serve to replace the manager")
+        assert set(statuses) == {200}
         speak(edge_service)

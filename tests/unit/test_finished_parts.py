@@ -42,6 +42,8 @@ TEXT = b"one\ntwo\n\nthree\nfour\n"
 class Parts:
     """Parts in memory."""
 
+    advanced = False
+
     def __init__(self) -> None:
         self.kept: dict[str, bytes] = {}
         self.lost = False

@@ -118,7 +118,7 @@ def test_a_new_haproxy_takes_over_from_every_earlier_one(monkeypatch: pytest.Mon
         (7, ["/bin/haproxy", "-db", "-f", str(path)]),
         (8, ["/bin/haproxy", "-f", "/run/other/haproxy.cfg"]),
         (9, ["/bin/sh", "haproxy", "-f", str(path)]),
-        (10, ["/bin/haproxy", "-db", "-f", "/run/motet/haproxy.last.cfg"]),
+        (10, ["/bin/haproxy", "-db", "-f", "/run/motet/haproxy.bridge.cfg"]),
     ]
     monkeypatch.setattr(haproxy, "_programs", lambda: iter(there))
     left = haproxy._left(path, "/bin/haproxy")
@@ -137,6 +137,9 @@ def test_a_new_manager_keeps_the_routes_of_the_haproxy_that_it_takes_over(tmp_pa
     haproxy.write_config(path, full, takes_over=False)
     haproxy.write_config(path, empty, takes_over=True)
     assert path.read_text() == full
+    bridge = (tmp_path / "haproxy.bridge.cfg").read_text()
+    assert "stats socket" not in bridge  # Ray Serve's manager asks there whether its HAProxy lives
+    assert len(bridge.splitlines()) == len(full.splitlines()) - 1
     haproxy.write_config(path, empty, takes_over=False)
     assert path.read_text() == empty
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from serve_app.edge import haproxy_watch
-from serve_app.edge.haproxy_watch import CURRENT, LAST, WatchedProcesses, watch
+from serve_app.edge.haproxy_watch import BRIDGE, CURRENT, WatchedProcesses, watch
 
 LONGEST_S = 60
 """How long a stand-in lives if nobody ends it, and how long a test waits."""
@@ -30,7 +30,7 @@ class WatchedService:
         self.haproxy, self.manager = subprocess.Popen(PROGRAM), subprocess.Popen(PROGRAM)
         self.started: queue.Queue[int] = queue.Queue()
         self.name_current(self.haproxy.pid)
-        (folder / LAST).touch()
+        (folder / BRIDGE).touch()
         watched = WatchedProcesses(self.haproxy.pid, self.manager.pid)
         self.watching = threading.Thread(target=watch, args=(self.haproxy.pid, watched, PROGRAM, folder))
 
@@ -143,7 +143,7 @@ def test_one_that_cannot_work_is_not_started_for_ever(service: WatchedService, m
 
 
 def test_without_routes_that_were_known_nothing_is_started(service: WatchedService) -> None:
-    (service.folder / LAST).unlink()
+    (service.folder / BRIDGE).unlink()
     end(service.haproxy)
     assert service.watched_to_the_end()
     assert service.started.empty()
