@@ -143,9 +143,7 @@ def models(
         _change(action, what, file, own_name, service, quiet=quiet)
         return
     if service:
-        here_only = {"--as": own_name, "--engine": engine, "--config": config, "--keep-weights": keep_weights}
-        for option in [option for option, given in here_only.items() if given]:
-            raise typer.BadParameter("It is for this machine. Leave it out, or --service.", param_hint=option)
+        _only_here({"--as": own_name, "--engine": engine, "--config": config, "--keep-weights": keep_weights})
         _change_there(action, what, hardware, service, as_json=as_json, quiet=quiet)
         return
     from serve_app import config_file
@@ -174,6 +172,12 @@ def _change(
             models_load.load(client, name, file, own_name, quiet=quiet)
         else:
             models_load.unload(client, name)
+
+
+def _only_here(options: Mapping[str, object]) -> None:
+    """Raises for an option that a service is not told."""
+    for option in [option for option, given in options.items() if given]:
+        raise typer.BadParameter("It is for this machine. Leave it out, or --service.", param_hint=option)
 
 
 def _change_there(action: Action, name: str, hardware: str | None, service: str, *, as_json: bool, quiet: bool) -> None:

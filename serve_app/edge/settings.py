@@ -189,6 +189,9 @@ class SecuritySettings(StrictModel):
     """A YAML file with more keys, written as `keys` is. It is read again when it has changed, without a restart."""
     keys_file_check_s: Positive = 2.0
     """How often requests look whether that file has changed."""
+    local_models: bool = True
+    """Whether clients on the service's own machine may add, load, unload and remove models of a service without keys, as its
+    page does. Requests with the headers of a proxy (`forwarded`, `x-forwarded-for`, `x-real-ip`) may not. false: nobody may."""
 
     @property
     def needs_key(self) -> bool:

@@ -40,7 +40,10 @@ class ApiKey:
         settings: KeySettings | None = None,
         requests: Quota | None = None,
         audio: Quota | None = None,
+        *,
+        local: bool = False,
     ) -> None:
+        self.local = local
         self.name = name
         self.owner = owner
         self.settings = settings
@@ -56,6 +59,11 @@ class ApiKey:
     def admin(self) -> bool:
         """Whether it administers."""
         return self.settings is not None and self.settings.admin
+
+    @property
+    def changes_models(self) -> bool:
+        """Whether it adds, loads, unloads and removes models: an admin key, or the service's own machine if there are no keys."""
+        return self.admin or self.local
 
     def expired(self, today: date) -> bool:
         """Whether it is refused on this day."""
@@ -130,6 +138,10 @@ class KeyRing:
     def needed(self) -> bool:
         """Whether requests need a key."""
         return self._settings.needs_key
+
+    def without_key(self, *, local: bool) -> ApiKey:
+        """What stands for the key of a request in a service without keys. `local`: it came from this machine."""
+        return ApiKey(None, "", local=local and self._settings.local_models)
 
     @property
     def signers(self) -> tuple[str, ...]:

@@ -86,8 +86,8 @@ class KeyRights(Protocol):
         """How messages and the audit log call it."""
 
     @property
-    def admin(self) -> bool:
-        """Whether it administers."""
+    def changes_models(self) -> bool:
+        """Whether it adds, loads, unloads and removes models."""
 
     def may_use(self, model: str) -> bool:
         """Whether it may use a model."""
@@ -106,7 +106,7 @@ class NoKey:
     """The rights of a request in a service without keys."""
 
     title = "none"
-    admin = False
+    changes_models = False
 
     def may_use(self, model: str) -> bool:
         """Every model."""

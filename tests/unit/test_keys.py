@@ -152,6 +152,30 @@ async def test_a_service_without_keys_administers_for_nobody() -> None:
     assert code(await Bench().client.get("/v1/admin/keys")) == (403, "admin_key_needed")
 
 
+@pytest.mark.parametrize(
+    ("settings", "headers", "client", "allowed"),
+    [
+        pytest.param({}, {}, "127.0.0.1", True, id="the service's machine"),
+        pytest.param({}, {}, "192.0.2.7", False, id="another machine"),
+        pytest.param({}, {"x-motet-client": "192.0.2.7"}, "127.0.0.1", False, id="another machine, through HAProxy"),
+        pytest.param({}, {"x-forwarded-for": "192.0.2.7"}, "127.0.0.1", False, id="another machine, through a proxy"),
+        pytest.param({"local_models": False}, {}, "127.0.0.1", False, id="switched off"),
+        pytest.param({"api_key_sha256": [digest("a")]}, sends("a"), "127.0.0.1", False, id="a service with keys"),
+    ],
+)
+async def test_without_keys_only_the_services_own_machine_changes_models(
+    settings: dict[str, Any], headers: dict[str, str], client: str, allowed: bool
+) -> None:
+    service = Bench(security=settings)
+    transport = httpx.ASGITransport(service.api, client=(client, 1))
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost", headers=headers) as caller:
+        answers = [await caller.get("/v1/admin/models"), await caller.delete("/v1/models/unknown")]
+        answers.append(await caller.delete("/v1/registry/unknown"))
+        assert code(await caller.get("/v1/admin/keys")) == (403, "admin_key_needed")
+    refused = [answer.status_code == 403 and code(answer)[1] == "admin_key_needed" for answer in answers]
+    assert refused == [not allowed] * 3, [answer.text for answer in answers]
+
+
 class Clock:
     """A clock that is set by hand."""
 

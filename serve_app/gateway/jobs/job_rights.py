@@ -23,9 +23,9 @@ class JobRights:
         return self._key.title
 
     @property
-    def admin(self) -> bool:
-        """Whether it administers."""
-        return self._key.admin
+    def changes_models(self) -> bool:
+        """Whether it adds, loads, unloads and removes models."""
+        return self._key.changes_models
 
     def may_use(self, model: str) -> bool:
         """Whether it may use a model."""

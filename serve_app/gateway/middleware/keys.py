@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Literal
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -22,10 +23,14 @@ from serve_app.gateway.request_context import KEY
 
 GUARDED = "/v1"
 ADMIN = "/v1/admin"
-"""Paths that need an admin key, in a service without keys too."""
+"""Paths that need an admin key, in a service without keys too, except for `LOADED`."""
 REGISTRY = "/v1/registry"
 """What every key may read, those of admins too."""
 MODELS = ("/v1/models", REGISTRY)
+LOADED = f"{ADMIN}/models"
+"""What may be read by whoever may change models."""
+PROXY_HEADERS = ("forwarded", "x-forwarded-for", "x-real-ip")
+"""A request with one of them comes from elsewhere."""
 CHANGES = ("POST", "PUT", "PATCH", "DELETE")
 """Methods that need one there."""
 LIVE_PATH = "/v1/realtime"
@@ -40,6 +45,9 @@ NO_KEY = Failure(
 KEY_GONE = Failure(
     "unauthorized", "The API key that made this job is no longer valid.", "Send it again.", code="invalid_api_key"
 )
+
+
+Administered = Literal["models", "service"] | None
 
 
 class KeyCheck:
@@ -69,7 +77,7 @@ class KeyCheck:
         `MotetError`."""
         key = self._known(headers, scope)
         reads_registry = scope["path"] == REGISTRY and scope.get("method") == "GET"
-        refusal = self._refusal(key, administers=_administers(scope), reads_registry=reads_registry)
+        refusal = self._refusal(key, _administers(scope), reads_registry=reads_registry)
         if refusal is not None:
             facts = {"key": key.title} if key is not None and self._keys.needed else {}
             audit("key_refused", reason=refusal.failure.code, client=_client(headers, scope), **facts)
@@ -89,9 +97,11 @@ class KeyCheck:
             headers[SIGNER_HEADER] = signer or NO_DIGEST
             if signer is None:
                 return None
-        return self._keys.find(key_digest(headers)) if self._keys.needed else ApiKey(None, "")
+        if self._keys.needed:
+            return self._keys.find(key_digest(headers))
+        return self._keys.without_key(local=_is_local(headers, scope))
 
-    def _refusal(self, key: ApiKey | None, *, administers: bool, reads_registry: bool) -> MotetError | None:
+    def _refusal(self, key: ApiKey | None, administers: Administered, *, reads_registry: bool) -> MotetError | None:
         if key is None:
             return MotetError(NO_KEY)
         if key.expired(self._keys.today()):
@@ -99,7 +109,7 @@ class KeyCheck:
             return fail(
                 "unauthorized", cause, "Ask the operator of this service for a new one.", code="expired_api_key"
             )
-        if administers and not key.admin:
+        if administers and not (key.changes_models if administers == "models" else key.admin):
             cause = "This needs an admin key."
             return fail("forbidden", cause, "Send one that has admin: true in security.keys.", code="admin_key_needed")
         if key.admin and not administers and not reads_registry:
@@ -108,11 +118,16 @@ class KeyCheck:
         return None
 
 
-def _administers(scope: Scope) -> bool:
-    """Whether a request needs an admin key."""
-    path = scope["path"]
-    changes = scope.get("method") in CHANGES and any(_is_below(path, place) for place in MODELS)
-    return changes or _is_below(path, ADMIN)
+def _administers(scope: Scope) -> Administered:
+    """What an admin key is needed for."""
+    path, changes = scope["path"], scope.get("method") in CHANGES
+    if path == LOADED or (changes and any(_is_below(path, place) for place in MODELS)):
+        return "models"
+    return "service" if _is_below(path, ADMIN) else None
+
+
+def _is_local(headers: MutableHeaders, scope: Scope) -> bool:
+    return is_loopback(_client(headers, scope)) and not any(name in headers for name in PROXY_HEADERS)
 
 
 def _is_below(path: str, place: str) -> bool:

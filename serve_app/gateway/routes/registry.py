@@ -163,7 +163,7 @@ async def remove_model(name: str, request: Request) -> RegistryRemoval:
 
 async def _models(service: Service) -> list[RegistryModel]:
     """All models of the registry. Raises `MotetError` (unavailable)."""
-    served, explained = set(service.directory.offered), current_key().admin
+    served, explained = set(service.directory.offered), current_key().changes_models
 
     def read() -> list[RegistryModel]:
         additions = {name: _addition(each, explained) for name, each in service.additions.states().items()}
