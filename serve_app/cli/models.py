@@ -146,17 +146,43 @@ def models(
         _only_here({"--as": own_name, "--engine": engine, "--config": config, "--keep-weights": keep_weights})
         _change_there(action, what, hardware, service, as_json=as_json, quiet=quiet)
         return
+    configuration = config_path(config)
+    target = None if no_config else configuration or DEFAULT_CONFIG
+    if action == "remove":
+        _remove_here(what, configuration, target, keep_weights=keep_weights, quiet=quiet)
+        return
+    tried = not no_try
+    _add_here(what, configuration, target, own_name, hardware, engine, tried=tried, as_json=as_json, quiet=quiet)
+
+
+def _remove_here(
+    name: str, configuration: Path | None, target: Path | None, *, keep_weights: bool, quiet: bool
+) -> None:
     from serve_app import config_file
     from serve_app.cli import models_add
 
-    configuration = config_path(config)
     app = config_file.read_app(configuration)
-    target = None if no_config else configuration or DEFAULT_CONFIG
-    if action == "remove":
-        models_add.remove(what, app.registry, app.models, target, keep_weights=keep_weights, quiet=quiet)
-        return
-    how = models_add.Adding(own_name, hardware, engine, not no_try, target, quiet)
-    installed = models_add.add(what, app.registry, list(app.models), how)
+    models_add.remove(name, app.registry, app.models, target, keep_weights=keep_weights, quiet=quiet)
+
+
+def _add_here(
+    name: str,
+    configuration: Path | None,
+    target: Path | None,
+    own_name: str | None,
+    hardware: Kind | None,
+    engine: str | None,
+    *,
+    tried: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    from serve_app import config_file
+    from serve_app.cli import models_add
+
+    app = config_file.read_app(configuration)
+    how = models_add.Adding(own_name, hardware, engine, tried, target, quiet)
+    installed = models_add.add(name, app.registry, list(app.models), how)
     if as_json:
         show_facts(installed.model_dump(mode="json"))
 

@@ -191,7 +191,7 @@ class SecuritySettings(StrictModel):
     """How often requests look whether that file has changed."""
     local_models: bool = True
     """Whether clients on the service's own machine may add, load, unload and remove models of a service without keys, as its
-    page does. Requests with the headers of a proxy (`forwarded`, `x-forwarded-for`, `x-real-ip`) may not. false: nobody may."""
+    page does. Requests with a header of a proxy (`forwarded`, `x-forwarded-for`, `x-real-ip`) may not."""
 
     @property
     def needs_key(self) -> bool:

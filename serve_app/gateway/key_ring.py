@@ -62,7 +62,7 @@ class ApiKey:
 
     @property
     def changes_models(self) -> bool:
-        """Whether it adds, loads, unloads and removes models: an admin key, or the service's own machine if there are no keys."""
+        """Whether it adds, loads, unloads and removes models: an admin key, or this machine if there are no keys."""
         return self.admin or self.local
 
     def expired(self, today: date) -> bool:
