@@ -3,13 +3,14 @@
 import { showCluster, startCluster } from './cluster/cluster.js';
 import { offerCaptionModels, startCaptions } from './live/captions.js';
 import { offerConversation, startConverse } from './live/converse.js';
-import { offerSeparationModels, startSeparate } from './separate/separate.js';
+import { showModels, startModels } from './models/models.js';
+import { offerSeparationModels, preferSeparationModel, startSeparate } from './separate/separate.js';
 import { hasKey, inWords, useKey, whenKeyWanted } from './service/api.js';
 import { loadModels } from './service/catalogue.js';
 import { watchReadiness } from './service/readiness.js';
-import { offerSpeechModels, startSpeak } from './speak/speak.js';
+import { offerSpeechModels, preferSpeechModel, startSpeak } from './speak/speak.js';
 import { offerVoiceModels, startVoices } from './speak/voices.js';
-import { offerTranscriptionModels, startTranscribe } from './transcribe/transcribe.js';
+import { offerTranscriptionModels, preferTranscriptionModel, startTranscribe } from './transcribe/transcribe.js';
 import { copy } from './ui/clipboard.js';
 import { byId, hideError, showError } from './ui/elements.js';
 import { guardAgainstStrayDrops } from './ui/recording-input.js';
@@ -23,6 +24,8 @@ const catalogueError = byId('catalogue-error');
 const OFFERS = [
   offerSpeechModels, offerVoiceModels, offerTranscriptionModels, offerSeparationModels, offerCaptionModels, offerConversation,
 ];
+
+const PREFERENCES = { speak: preferSpeechModel, transcribe: preferTranscriptionModel, separate: preferSeparationModel };
 
 /** A service that is still warming up may already know its models; if not, that is no error yet. */
 async function fillPickers(state) {
@@ -52,6 +55,13 @@ function takeKey(event) {
   fillPickers('ready');
 }
 
+/** `model` in the address, such as `#speak?model=sopro`, chooses a model of the view. */
+function showView({ name, parameters }) {
+  showCluster(name === 'cluster');
+  showModels(name === 'models', parameters);
+  if (parameters.has('model')) PREFERENCES[name]?.(parameters.get('model'));
+}
+
 function showBaseUrl() {
   const url = `${location.origin}/v1`;
   byId('base-url').textContent = url;
@@ -69,5 +79,6 @@ startSeparate();
 startCaptions();
 startConverse();
 startCluster();
-startViews(({ name }) => showCluster(name === 'cluster'));
+startModels(() => fillPickers('ready'));
+startViews(showView);
 watchReadiness(fillPickers);

@@ -31,7 +31,7 @@ MICROPHONE = ("microphone",)
 WAIT_S = 90.0
 """The most that a model may take; the machine may be busy."""
 PHONE, LAPTOP, WALL = (390, 844), (1280, 900), (3840, 2160)
-VIEWS = ("speak", "transcribe", "separate", "live", "cluster")
+VIEWS = ("speak", "transcribe", "separate", "live", "models", "cluster")
 
 expect.set_options(timeout=WAIT_S * 1000)
 

@@ -62,6 +62,8 @@ class Asked:
     path: str
     query: str
     body: bytes
+    key: str = ""
+    """The API key that was sent."""
 
 
 def json_of(document: object) -> Answer:
@@ -143,8 +145,29 @@ def status_of(*results: tuple[float, float]) -> Answer:
     return json_of({"object": "status", "status": "ready", **facts})
 
 
-def failure(message: str, status: int = 400) -> Answer:
-    return Answer([json.dumps({"error": {"message": message}}).encode()], status=status)
+def registry_model(name: str, task: str = "speech", **facts: object) -> dict[str, object]:
+    """A model of `/v1/registry`."""
+    known = {
+        "about": f"The model {name}.", "engine": "an_engine", "repository": f"org/{name}", "revision": None,
+        "licence": "MIT", "parameters": "9M", "languages": ["en"], "hardware": ["cpu"], "size_bytes": 40_000_000,
+        "verified": True, "installed": False, "served": False, "trial": None, "clones": False, "addition": None,
+    }  # fmt: skip
+    return {"id": name, "object": "registry.model", "task": task, **known, **facts}
+
+
+def addition(
+    state: str, received: int = 0, total: int | None = 40_000_000, cause: str | None = None
+) -> dict[str, object]:
+    """How far the addition of a model is."""
+    return {"state": state, "received_bytes": received, "total_bytes": total, "cause": cause}
+
+
+def list_of(*entries: dict[str, object]) -> Answer:
+    return json_of({"object": "list", "data": entries})
+
+
+def failure(message: str, status: int = 400, code: str | None = None) -> Answer:
+    return Answer([json.dumps({"error": {"message": message, "code": code}}).encode()], status=status)
 
 
 class ScriptedService:
@@ -159,7 +182,9 @@ class ScriptedService:
         self._answers: dict[str, list[Answer]] = {}
         self._lock = threading.Lock()
         self.answer("GET /readyz", json_of({}))
-        self.answer("GET /v1/models", json_of({"object": "list", "data": MODELS}))
+        self.answer("GET /v1/models", list_of(*MODELS))
+        self.answer("GET /v1/registry", list_of())
+        self.answer("GET /v1/status", status_of())
         self.answer("GET /v1/audio/voices", own_voices_of())
         for name in ("one", "two"):
             self.answer(f"GET /v1/audio/voices?model={name}", voices_of(f"{name}-a", f"{name}-b"))
@@ -218,7 +243,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _reply(self) -> None:
         url = urlsplit(self.path)
         body = self.rfile.read(int(self.headers.get("content-length", 0)))
-        answer = self._service.take(Asked(self.command, url.path, url.query, body))
+        key = self.headers.get("authorization", "").removeprefix("Bearer ")
+        answer = self._service.take(Asked(self.command, url.path, url.query, body, key))
         with suppress(ConnectionError):  # the page no longer wants it
             self._send(answer)
 

@@ -100,5 +100,5 @@ def test_each_panel_has_its_own_errors(studio: Studio) -> None:
     studio.page.click("#speak-button")
     assert studio.text("#speak-error") == "Write something to say first."
     expect(studio.page.locator("#speak-text")).to_be_focused()
-    for other in ("transcribe", "separate", "captions", "converse", "cluster", "voices"):
+    for other in ("transcribe", "separate", "captions", "converse", "models", "cluster", "voices"):
         assert studio.value(f"document.getElementById('{other}-error').hidden")

@@ -14,7 +14,10 @@ from .browser import LAPTOP, PHONE, VIEWS, WALL, Scheme, Studio, context, studio
 from .scripted_service import (
     Answer,
     ScriptedService,
+    addition,
+    list_of,
     own_voices_of,
+    registry_model,
     speech_of,
     status_of,
     tracks_of,
@@ -29,6 +32,17 @@ SMALL = f"""[...document.querySelectorAll('button, select, input, textarea, a, s
   .filter((each) => Math.round(each.getBoundingClientRect().height) < {LEAST_CONTROL})
   .map((each) => each.id || each.outerHTML.slice(0, 80))"""
 MOVING = "document.getAnimations().length"
+LEAST_USED = 0.7
+"""Of the width, by the panels of a view."""
+USED = """(() => {
+  const boxes = [...document.querySelectorAll('.view:not([hidden]) > :not(.view-head, [hidden])')].map((each) => each.getBoundingClientRect()).filter(({ width }) => width > 0);
+  return (Math.max(...boxes.map(({ right }) => right)) - Math.min(...boxes.map(({ left }) => left))) / innerWidth;
+})()"""
+MOST_EMS = 46
+"""About a hundred characters of a line."""
+LONG_LINES = f"""[...document.querySelectorAll('.view:not([hidden]) :is(textarea, .transcript p, .hint, .model p, .error)')]
+  .filter((each) => each.offsetParent && each.clientWidth / parseFloat(getComputedStyle(each).fontSize) > {MOST_EMS})
+  .map((each) => each.id || each.outerHTML.slice(0, 80))"""
 COUNT_FRAMES = """
 window.frames_drawn = 0;
 const clear = CanvasRenderingContext2D.prototype.clearRect;
@@ -48,7 +62,22 @@ def service(scripted: ScriptedService) -> ScriptedService:
     scripted.answer("POST /v1/audio/separations", tracks_of("separation", "speech", "background"))
     scripted.answer("GET /v1/audio/voices", own_voices_of("Ada"))
     scripted.answer("GET /v1/status", status_of((time.time() - 60, 120.0)))
+    scripted.answer("GET /v1/registry", list_of(*every_addition()))
     return scripted
+
+
+def every_addition() -> list[dict[str, object]]:
+    """Models that are fetched, tried, stopped, here, served and none of these."""
+    stopped = addition("failed", 9_000_000, cause="The hub did not answer. Try again later.")
+    return [
+        registry_model("one", installed=True, served=True),
+        registry_model("fetched", addition=addition("fetching", 9_000_000), clones=True),
+        registry_model("sizeless", "transcription", addition=addition("fetching", total=None), verified=False),
+        registry_model("tried", "separation", addition=addition("trying", 40_000_000), languages=[]),
+        registry_model("stopped", addition=stopped),
+        registry_model("here", "transcription", installed=True),
+        registry_model("a-model-with-a-long-name-as-some-have-v3-large-turbo-distilled", languages=["many"]),
+    ]
 
 
 @pytest.fixture
@@ -106,6 +135,19 @@ def test_no_view_scrolls_sideways_and_controls_are_large_on_phones(
         if size == PHONE:
             assert studio.value(SMALL) == [], view
     studio.check_quiet()
+
+
+@pytest.mark.parametrize(("width", "height"), [(2560, 1440), (3840, 2160), (5120, 2880)])
+def test_a_wide_screen_is_used_and_lines_stay_readable(
+    browser: Browser, service: ScriptedService, recording: Path, width: int, height: int
+) -> None:
+    studio = studio_of(service, context(browser, (width, height)))
+    fill(studio, recording)
+    for view in VIEWS:
+        studio.page.goto(f"{studio.url}/#{view}")
+        expect(studio.page.locator(f"#view-{view}")).to_be_visible()
+        assert studio.value(USED) >= LEAST_USED, view
+        assert studio.value(LONG_LINES) == [], view
 
 
 def test_the_keyboard_alone_speaks(browser: Browser, service: ScriptedService) -> None:

@@ -115,6 +115,8 @@ def take_pictures(profile: BrowserContext, url: str, folder: Path, name: str) ->
         studio.page.goto(f"{studio.url}/#{view}")
         if view == "cluster":
             see_queue(studio)
+        if view == "models":
+            studio.until("Number(document.body.dataset.modelsShown) > 0")
         studio.page.screenshot(path=folder / f"{view}-{name}.png", full_page=True)
     studio.check_quiet()
     return len(VIEWS)

@@ -1,5 +1,6 @@
 // The Cluster view: placements, queues, batches, buffers and first results, asked for while the view is shown.
 
+import { PLACEMENT_STATES } from '../models/words.js';
 import { askJson } from '../service/api.js';
 import { byId, element, hideError, publish, seconds, showError } from '../ui/elements.js';
 import { drawFirstResults, recentOf, wordsOf } from './chart.js';
@@ -7,7 +8,6 @@ import { drawFirstResults, recentOf, wordsOf } from './chart.js';
 const PAUSE_MS = 2000;
 const GIGABYTE = 1e9;
 const FULL_BUFFER_SECONDS = 5;
-const STATES = { ready: 'Ready', asleep: 'Asleep: starts on demand', away: 'Takes no work' };
 
 const summary = byId('cluster-summary');
 const placements = byId('cluster-placements');
@@ -71,7 +71,7 @@ function placementCard(placement) {
   const card = element('li', { className: 'placement' },
     element('h4', {}, model, element('span', { className: 'tag', textContent: hardware })),
     element('p', { className: 'hint' }, `${task}${device && device !== hardware ? `, ${device}` : ''}`),
-    element('p', { className: 'state' }, element('span', { className: 'dot' }), STATES[state]));
+    element('p', { className: 'state' }, element('span', { className: 'dot' }), PLACEMENT_STATES[state]));
   card.dataset.state = state;
   if (cause) card.append(element('p', { className: 'hint', textContent: cause }));
   const facts = element('dl', { className: 'facts' });

@@ -47,6 +47,11 @@ export function offerSeparationModels(offered) {
   offerVoices();
 }
 
+/** Choose a model, now or when the service has it. */
+export function preferSeparationModel(id) {
+  picker.prefer(id);
+}
+
 function task() {
   return taskBox.querySelector('input:checked').value;
 }

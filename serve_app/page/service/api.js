@@ -1,25 +1,36 @@
 // Talking to the service: the key, the requests, and errors in plain words.
 
 const KEY_NAME = 'motet-key';
-let key = readStoredKey();
+const ADMIN_KEY_NAME = 'motet-admin-key';
+let key = readStored(KEY_NAME);
+let adminKey = readStored(ADMIN_KEY_NAME);
 let onKeyWanted = () => {};
 
 /** What went wrong, as the service itself put it. */
 export class ServiceError extends Error {
-  constructor(message, { status = 0, param = null, code = null } = {}) {
+  constructor(message, { status = 0, param = null, code = null, admin = false } = {}) {
     super(message);
     this.name = 'ServiceError';
     this.status = status;
     this.param = param;
     this.code = code;
+    this.admin = admin; // whether an admin key was wanted
   }
 }
 
-function readStoredKey() {
+function readStored(name) {
   try {
-    return sessionStorage.getItem(KEY_NAME) ?? '';
+    return sessionStorage.getItem(name) ?? '';
   } catch {
     return '';
+  }
+}
+
+function store(name, value) {
+  try {
+    sessionStorage.setItem(name, value);
+  } catch {
+    // Storage is off: the key lives as long as the page.
   }
 }
 
@@ -29,14 +40,20 @@ export function hasKey() {
 
 export function useKey(value) {
   key = value.trim();
-  try {
-    sessionStorage.setItem(KEY_NAME, key);
-  } catch {
-    // Storage is off: the key lives as long as the page.
-  }
+  store(KEY_NAME, key);
 }
 
-/** Name the function to call when the service answers 401. */
+export function hasAdminKey() {
+  return adminKey !== '';
+}
+
+/** The key that administers; an empty one forgets it. The service refuses it for everything else. */
+export function useAdminKey(value) {
+  adminKey = value.trim();
+  store(ADMIN_KEY_NAME, adminKey);
+}
+
+/** Name the function to call when the service answers 401 to something that needs no admin key. */
 export function whenKeyWanted(callback) {
   onKeyWanted = callback;
 }
@@ -44,16 +61,18 @@ export function whenKeyWanted(callback) {
 /**
  * Send a request; return an ok Response, or throw a ServiceError (an AbortError if it was cancelled).
  * @param {string} path
- * @param {{json?: object, form?: FormData, method?: string, signal?: AbortSignal}} [options]
+ * @param {{json?: object, form?: FormData, method?: string, signal?: AbortSignal, admin?: boolean}} [options] `admin` for what
+ * needs an admin key
  */
-export async function ask(path, { json, form, method, signal } = {}) {
+export async function ask(path, { json, form, method, signal, admin = false } = {}) {
   const headers = new Headers();
-  if (key) headers.set('Authorization', `Bearer ${key}`);
+  const used = (admin && adminKey) || key;
+  if (used) headers.set('Authorization', `Bearer ${used}`);
   if (json) headers.set('Content-Type', 'application/json');
   const body = json ? JSON.stringify(json) : form;
   const response = await reach(path, { method: method ?? (body ? 'POST' : 'GET'), headers, body, signal });
   if (response.ok) return response;
-  throw await refusal(response);
+  throw await refusal(response, admin);
 }
 
 /** Open a WebSocket. A browser cannot set its headers, so the key is offered as a subprotocol. */
@@ -77,12 +96,12 @@ async function reach(path, options) {
   }
 }
 
-async function refusal(response) {
+async function refusal(response, admin) {
   const stated = errorIn(await response.text().catch(() => ''));
-  const known = { status: response.status, param: stated?.param, code: stated?.code };
+  const known = { status: response.status, param: stated?.param, code: stated?.code, admin };
   let message = stated?.message || `The service answered ${response.status} ${response.statusText}`.trim() + '.';
   if (response.status === 429) message += retryAdvice(response.headers.get('retry-after'));
-  if (response.status === 401) onKeyWanted(message);
+  if (response.status === 401 && !admin) onKeyWanted(message);
   return new ServiceError(message, known);
 }
 

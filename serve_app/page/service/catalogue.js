@@ -29,6 +29,7 @@ export class ModelPicker {
   #note;
   #task;
   #models = [];
+  #preferred = ''; // to be chosen when the service has it
   #onChoice;
 
   constructor(name, task, onChoice) {
@@ -36,7 +37,10 @@ export class ModelPicker {
     this.#note = byId(`${name}-model-note`);
     this.#task = task;
     this.#onChoice = onChoice;
-    this.#select.addEventListener('change', () => this.#chosen());
+    this.#select.addEventListener('change', () => {
+      this.#preferred = '';
+      this.#chosen();
+    });
   }
 
   /** Choose a model by its name; false if the service does not have it. */
@@ -47,6 +51,11 @@ export class ModelPicker {
     return true;
   }
 
+  /** Choose a model now, or as soon as the service has it. */
+  prefer(id) {
+    this.#preferred = this.choose(id) ? '' : id;
+  }
+
   get model() {
     return this.#models.find((model) => model.id === this.#select.value) ?? null;
   }
@@ -54,7 +63,8 @@ export class ModelPicker {
   fill(models) {
     this.#models = models.filter((model) => model.motet.task === this.#task);
     fillSelect(this.#select, this.#models.map((model) => option(model.id)));
-    this.#chosen();
+    if (this.choose(this.#preferred)) this.#preferred = '';
+    else this.#chosen();
   }
 
   #chosen() {

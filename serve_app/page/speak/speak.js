@@ -68,6 +68,12 @@ export function offerSpeechModels(models) {
   if (picker.choose(wanted.model)) wanted.model = '';
 }
 
+/** Choose a model, now or when the service has it. */
+export function preferSpeechModel(id) {
+  wanted.model = '';
+  picker.prefer(id);
+}
+
 /** Ask for the voices again: the person's own have changed. */
 export function refreshVoices() {
   return offerVoices(picker.model);

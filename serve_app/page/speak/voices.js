@@ -7,9 +7,10 @@ import { RecordingInput } from '../ui/recording-input.js';
 import { refreshVoices, tryVoice } from './speak.js';
 import { pauseStage } from './stage.js';
 
-const NONE_CLONES = 'No model of this service speaks with voices of your own. To add one, see “motet models” on the machine of the service.';
+const NONE_CLONES = 'No model of this service speaks with voices of your own.';
 const NO_VOICES = 'A voice of your own is made from a short clip, with the speaker’s consent.';
 
+const addModel = byId('voices-models');
 const list = byId('voices-list');
 const note = byId('voices-note');
 const listError = byId('voices-error');
@@ -58,6 +59,7 @@ export function startVoices() {
 export function offerVoiceModels(models) {
   clones = models.some(({ motet }) => motet.clones);
   hearingModel = models.find(({ motet }) => motet.task === 'transcription')?.id ?? '';
+  addModel.hidden = clones;
   showVoices();
 }
 

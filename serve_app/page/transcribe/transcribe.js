@@ -53,6 +53,11 @@ export function offerTranscriptionModels(models) {
   picker.fill(models);
 }
 
+/** Choose a model, now or when the service has it. */
+export function preferTranscriptionModel(id) {
+  picker.prefer(id);
+}
+
 function allow(model) {
   input.allow(Boolean(model));
   againButton.disabled = !model;

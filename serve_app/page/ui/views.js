@@ -1,4 +1,4 @@
-// The views of the Studio: one at a time, chosen by the part of the address after the `#`.
+// The views of the Studio: one at a time, chosen by the part of the address after the `#`, such as `#speak` or `#speak?model=sopro`.
 
 const HOME = 'speak';
 const ANCHORS = ['main'];
@@ -7,7 +7,7 @@ const links = [...document.querySelectorAll('.views a')];
 
 /**
  * Shows the view that the address names, now and whenever it changes.
- * @param {(view: {name: string}) => void} onShow is called with each view that is shown
+ * @param {(view: {name: string, parameters: URLSearchParams}) => void} onShow is called with each view that is shown
  */
 export function startViews(onShow) {
   show(onShow, { focus: false });
@@ -20,7 +20,7 @@ export function openView(name) {
 }
 
 function show(onShow, { focus }) {
-  const wanted = location.hash.slice(1);
+  const [wanted, query] = location.hash.slice(1).split('?', 2);
   if (ANCHORS.includes(wanted)) return;
   const name = links.some((link) => link.hash === `#${wanted}`) ? wanted : HOME;
   for (const link of links) {
@@ -36,5 +36,5 @@ function show(onShow, { focus }) {
     window.scrollTo({ top: 0, behavior: 'instant' });
     heading.focus({ preventScroll: true });
   }
-  onShow({ name });
+  onShow({ name, parameters: new URLSearchParams(query) });
 }
