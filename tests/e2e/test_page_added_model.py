@@ -36,7 +36,7 @@ ENTRY = {
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
     """A hub with a tiny model that clones."""
-    pytest.importorskip("sopro")
+    pytest.importorskip("torch")
     pytest.importorskip("sentencepiece")
     from tests.load.sopro_package import write_random_model
     from tests.unit.cloning_engine_properties import PIECES

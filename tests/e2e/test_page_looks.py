@@ -41,7 +41,7 @@ USED = """(() => {
 MOST_EMS = 46
 """About a hundred characters of a line."""
 LONG_LINES = f"""[...document.querySelectorAll('.view:not([hidden]) :is(textarea, .transcript p, .hint, .model p, .error)')]
-  .filter((each) => each.offsetParent && each.clientWidth / parseFloat(getComputedStyle(each).fontSize) > {MOST_EMS})
+  .filter((each) => each.offsetParent && Math.floor(each.clientWidth / parseFloat(getComputedStyle(each).fontSize)) > {MOST_EMS})
   .map((each) => each.id || each.outerHTML.slice(0, 80))"""
 COUNT_FRAMES = """
 window.frames_drawn = 0;

@@ -53,7 +53,7 @@ export class ServedList {
 }
 
 function placementLine({ hardware, state, cause }) {
-  return stateLine(hardware, state || 'unknown', [PLACEMENT_STATES[state], cause].filter(Boolean).join('. '));
+  return stateLine(hardware, state || 'unknown', [PLACEMENT_STATES[state] ?? 'Its state is not known', cause].filter(Boolean).join('. '));
 }
 
 function stateLine(hardware, state, words) {
