@@ -17,7 +17,7 @@ from .conftest import Service, config_of, titles, wait_for
 KEYS = {"root": {"admin": True}, "user": {}}
 SIMULATED = {"engine": "simulated", "options": {"step_ms": 50, "chunk_ms": 160}}
 PLACED = {**SIMULATED, "placements": [{"hardware": {"kind": "cpu", "cpus": 0}}]}
-LONG = "This text is long enough to be spoken while models come and go. " * 5
+LONG = "This text is long enough to be spoken while models come and go. " * 12
 READY_S = 40.0
 
 
