@@ -29,7 +29,7 @@ from serve_app.cli.processes import descendants, kill
 
 CONFIG = Path(__file__).parents[2] / "serve_config.yaml"
 READY = "Motet is ready"
-START_TIMEOUT_S = 120.0
+START_TIMEOUT_S = 300.0
 STOP_TIMEOUT_S = 30.0
 PORTS = range(20_000, 32_000)
 PORT_ATTEMPTS = 100

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,18 +51,14 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
 
 @pytest.fixture(scope="module")
 def service(hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A service with a usual key and an admin key, none of whose models clones."""
+    """A service without keys, none of whose models clones."""
     folder = tmp_path_factory.mktemp("service")
     catalogue = folder / "catalogue.yaml"
     catalogue.write_text(yaml.safe_dump({"models": {NAME: ENTRY}}))
-    keys = {"user": {}, "root": {"admin": True}}
     settings = {
         "defaults": False,
         "models": {"hibari": {"engine": "hibari", "source": "wheel:hibari-tts"}},
         "registry": {"catalogue": str(catalogue), "folder": str(folder / "notes")},
-        "security": {
-            "keys": {name: {"sha256": [hashlib.sha256(name.encode()).hexdigest()], **key} for name, key in keys.items()}
-        },
         "voices": {"folder": str(folder / "voices")},
     }
     application = {"name": "motet", "import_path": "serve_app.app:build", "args": settings}
@@ -83,8 +78,6 @@ def test_a_stranger_adds_a_model_and_hears_a_cloned_voice(browser: Browser, serv
     with context(browser) as profile:
         studio = tab_of(service, profile)
         studio.page.goto(service.url)
-        studio.page.fill("#key-input", "user")
-        studio.page.keyboard.press("Enter")
         expect(studio.page.locator("#speak-button")).to_be_enabled()
         add(studio)
         upload(studio, recording)
@@ -97,13 +90,10 @@ def test_a_stranger_adds_a_model_and_hears_a_cloned_voice(browser: Browser, serv
 
 
 def add(studio: Studio) -> None:
-    """From the voices to the model, with an admin key, until it is loaded and chosen."""
+    """From the voices to the model, until it is loaded and chosen."""
     page = studio.page
     page.get_by_role("link", name="Add a model that clones").click()
     page.get_by_role("button", name=f"Add {NAME}").click()
-    expect(page.locator("#admin-input")).to_be_focused()
-    page.keyboard.type("root")
-    page.keyboard.press("Enter")
     expect(page.locator("#models-news")).to_have_text(f"{NAME} is ready and can be used.", timeout=LONGEST_S)
     page.locator(f"[data-model={NAME}]").get_by_role("link", name="Speak with it").click()
     expect(page.locator("#speak-model")).to_have_value(NAME)

@@ -4,7 +4,7 @@ import { hasAdminKey, useAdminKey } from '../service/api.js';
 import { byId, hideError, showError } from '../ui/elements.js';
 
 const NEEDED = 'Changing the models needs an admin key.';
-const REFUSED = 'The service does not take this as an admin key. A service without keys has none: its operator adds one to security.keys.';
+const REFUSED = 'The service does not take this as an admin key. In a service without keys only its own machine may change models; elsewhere, its operator adds an admin key to security.keys.';
 
 const form = byId('admin-form');
 const input = byId('admin-input');
