@@ -10,7 +10,6 @@ from __future__ import annotations
 import fcntl
 import os
 import re
-import tempfile
 import time
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -115,9 +114,12 @@ class Additions:
 
     def write(self, name: str, addition: Addition) -> None:
         """Writes a state, which appears as a whole. Hold the lock."""
-        with tempfile.NamedTemporaryFile("w", dir=self._folder, suffix=".part", delete=False) as part:
-            part.write(addition.model_dump_json())
-        Path(part.name).replace(self._file(name, STATE))
+        part = self._file(name, f"{STATE}.part")
+        try:
+            part.write_text(addition.model_dump_json())
+            part.replace(self._file(name, STATE))
+        finally:
+            part.unlink(missing_ok=True)
 
     def clear(self, name: str) -> None:
         """Removes the state and the wish to cancel, if they are there. Hold the lock."""

@@ -209,7 +209,8 @@ class MixedRequests:
             await socket.send(json.dumps({"type": "input_audio_buffer.commit"}))
             while (facts := json.loads(await socket.recv()))["type"] != COMPLETED:
                 if facts["type"] in (FAILED, "error"):
-                    raise WrongAnswerError(f"live: {facts['error'].get('code')}")
+                    error = facts["error"]
+                    raise WrongAnswerError(f"live: {error.get('code')}", error.get("retry_after"))
         _ensure_says(facts["transcript"], said)
         return time.monotonic()
 

@@ -13,6 +13,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 
 from deployments.catalogue.additions import Addition, AdditionOrder, Additions
 from deployments.errors import MotetError, fail, in_one_line
@@ -67,8 +68,11 @@ class AdditionReport:
         with self._lock:
             now = self._now
             if now != self._written and not self._done:
-                self._additions.write(self._name, now)
-                self._written = now
+                with suppress(
+                    OSError
+                ):  # a full disk, for instance: the state is old, and the process can still be ended
+                    self._additions.write(self._name, now)
+                    self._written = now
 
     def _watch(self) -> None:
         while True:

@@ -86,7 +86,7 @@ def _taking_over(arguments: Sequence[str], left: Sequence[str]) -> list[str]:
 def _leave_watch(command: Sequence[str], folder: Path) -> None:
     """Starts the program that watches the HAProxy which this process becomes."""
     haproxy, manager = os.getpid(), os.getppid()
-    (folder / haproxy_watch.CURRENT).write_text(str(haproxy))
+    haproxy_watch.name_current(haproxy, folder)
     child = os.fork()
     if child:
         os.waitpid(child, 0)

@@ -46,7 +46,9 @@ def watch(haproxy: int, watched: WatchedProcesses, command: Sequence[str], folde
     """Waits until HAProxy ends. If it was not replaced and its service goes on, starts it again, and stays until that one is
     replaced or the service ends."""
     while HAPROXY not in watched.wait():
-        pass
+        if RAYLET in watched.ended:  # also killed: nobody else would free the port
+            os.kill(haproxy, signal.SIGKILL)
+            return
     while is_current(haproxy, folder) and RAYLET not in watched.ended and (folder / BRIDGE).exists():
         stoppable = MANAGER not in watched.ended
         began_s = time.monotonic()
@@ -59,8 +61,19 @@ def watch(haproxy: int, watched: WatchedProcesses, command: Sequence[str], folde
 def start_haproxy(command: Sequence[str], folder: Path) -> int:
     """Starts an HAProxy that is the newest one from now on. Returns its process id."""
     haproxy = os.posix_spawn(command[0], list(command), os.environ)
-    (folder / CURRENT).write_text(str(haproxy))
+    try:
+        name_current(haproxy, folder)
+    except OSError:
+        os.kill(haproxy, signal.SIGKILL)  # the service has ended
+        raise
     return haproxy
+
+
+def name_current(haproxy: int, folder: Path) -> None:
+    """Writes which HAProxy is the newest."""
+    new = folder / f"{CURRENT}.{haproxy}"
+    new.write_text(str(haproxy))
+    new.replace(folder / CURRENT)
 
 
 def _died(haproxy: int, watched: WatchedProcesses, folder: Path, *, stoppable: bool) -> bool:
@@ -71,9 +84,10 @@ def _died(haproxy: int, watched: WatchedProcesses, folder: Path, *, stoppable: b
         now_s = time.monotonic()
         if MANAGER in watched.ended and until_s is None:
             until_s = now_s if now_s < began_s + STOPPED_S else now_s + SUCCESSOR_S
-        if RAYLET in watched.ended or (until_s is not None and now_s >= until_s):
-            if is_current(haproxy, folder):
-                os.kill(haproxy, signal.SIGKILL)
+        late = until_s is not None and now_s >= until_s
+        if RAYLET in watched.ended or (late and is_current(haproxy, folder)):
+            os.kill(haproxy, signal.SIGKILL)
+        if RAYLET in watched.ended or late:
             return False  # one that was replaced ends with its last request
     os.waitpid(haproxy, 0)
     return is_current(haproxy, folder)

@@ -7,7 +7,7 @@ import math
 import traceback
 from collections.abc import Mapping
 from itertools import islice
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NotRequired, TypeVar
 
 from fastapi import FastAPI, Request, WebSocket
 from fastapi.exceptions import RequestValidationError
@@ -67,6 +67,8 @@ MAX_COMPARED = 16
 """The number of unknown fields of one request that are compared with the known ones. A comparison takes under 0.1 ms."""
 RETRY_AFTER_S = 1.0
 """`Retry-After` of a failure that does not set it."""
+COME_BACK = (429, 503)
+"""Statuses after which another attempt may succeed."""
 
 UNEXPECTED = Failure("engine", "The service failed on this request.", REPORT_IT, code="internal_error")
 
@@ -90,6 +92,9 @@ class ErrorObject(TypedDict):
     """The field of the request at fault."""
     code: str | None
     """A stable word for programs."""
+    retry_after: NotRequired[int]
+    """Where another attempt may succeed (429, 503): the seconds until then, as in the header `Retry-After`, which events do
+    not have."""
 
 
 class ErrorAnswer(TypedDict):
@@ -113,8 +118,11 @@ def error_body(failure: Failure) -> ErrorAnswer:
 
 def error_fields(failure: Failure) -> ErrorObject:
     """What a client learns about a failure, in OpenAI's format."""
-    kind = STATUS[failure.kind][1]
-    return {"message": _with_id(failure), "type": kind, "param": failure.param, "code": failure.code}
+    status, kind = STATUS[failure.kind]
+    fields: ErrorObject = {"message": _with_id(failure), "type": kind, "param": failure.param, "code": failure.code}
+    if status in COME_BACK:
+        fields["retry_after"] = _retry_after(failure)
+    return fields
 
 
 def _with_id(failure: Failure) -> str:
@@ -159,7 +167,7 @@ def logged(error: Exception) -> Failure:
 def error_response(failure: Failure) -> JSONResponse:
     """The answer for a failure, with its status and headers."""
     status = STATUS[failure.kind][0]
-    headers = {"retry-after": _retry_after(failure)} if status in (429, 503) else {}
+    headers = {"retry-after": str(_retry_after(failure))} if status in COME_BACK else {}
     if status == 401:
         headers["www-authenticate"] = "Bearer"
     if status == 408:
@@ -167,9 +175,9 @@ def error_response(failure: Failure) -> JSONResponse:
     return JSONResponse(error_body(failure), status, headers)
 
 
-def _retry_after(failure: Failure) -> str:
+def _retry_after(failure: Failure) -> int:
     # The header takes whole seconds; rounded up, since a client that retries early is refused again.
-    return str(max(1, math.ceil(failure.retry_after_s or RETRY_AFTER_S)))
+    return max(1, math.ceil(failure.retry_after_s or RETRY_AFTER_S))
 
 
 def validated(schema: type[Schema], fields: object, *, strict: bool) -> Schema:

@@ -53,7 +53,7 @@ def config(tmp_path: Path) -> Path:
 
 def test_models_of_a_configuration_and_whether_their_weights_are_here(config: Path) -> None:
     listed = motet("models", "--quiet").stdout.splitlines()
-    assert listed[0].split() == ["task", "model", "other", "names", "runs", "on", "state"]
+    assert listed[0].split() == ["task", "model", "other", "names", "runs", "on", "memory", "speed", "state"]
     assert [" ".join(line.split()) for line in listed[1:]] == [
         "speech tone tts-1 cpu needs no weights",
         "speech there cpu the folder /nowhere is missing",
@@ -67,11 +67,13 @@ def test_models_of_a_configuration_and_whether_their_weights_are_here(config: Pa
         "aliases": ["tts-1"],
         "placements": ["cpu"],
         "state": "needs no weights",
+        "memory_bytes": None,
+        "times_real_time": None,
     }
 
 
 def test_the_default_models_are_here() -> None:
-    assert {model.state for model in models.configured(AppConfig().models)} == {"weights here"}
+    assert {model.state for model in models.configured(AppConfig().models, {})} == {"weights here"}
 
 
 def test_voices_of_this_machine(config: Path, tmp_path: Path) -> None:

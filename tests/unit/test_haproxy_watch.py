@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from serve_app.edge import haproxy_watch
-from serve_app.edge.haproxy_watch import BRIDGE, CURRENT, WatchedProcesses, watch
+from serve_app.edge.haproxy_watch import BRIDGE, CURRENT, WatchedProcesses, name_current, watch
 
 LONGEST_S = 60
 """How long a stand-in lives if nobody ends it, and how long a test waits."""
@@ -29,14 +29,10 @@ class WatchedService:
         self.folder = folder
         self.haproxy, self.manager = subprocess.Popen(PROGRAM), subprocess.Popen(PROGRAM)
         self.started: queue.Queue[int] = queue.Queue()
-        self.name_current(self.haproxy.pid)
+        name_current(self.haproxy.pid, folder)
         (folder / BRIDGE).touch()
         watched = WatchedProcesses(self.haproxy.pid, self.manager.pid)
         self.watching = threading.Thread(target=watch, args=(self.haproxy.pid, watched, PROGRAM, folder))
-
-    def name_current(self, pid: int) -> None:
-        """Writes which HAProxy is the newest."""
-        (self.folder / CURRENT).write_text(str(pid))
 
     def next_one(self) -> int:
         """The process id of the HAProxy that is started next."""
@@ -87,13 +83,13 @@ def test_an_haproxy_that_dies_is_started_again_as_often_as_it_dies(service: Watc
     os.kill(first, signal.SIGKILL)
     second = service.next_one()
     assert alive(second)
-    service.name_current(0)
+    name_current(0, service.folder)
     os.kill(second, signal.SIGTERM)
     assert service.watched_to_the_end()
 
 
 def test_one_that_was_replaced_may_end(service: WatchedService) -> None:
-    service.name_current(1)
+    name_current(1, service.folder)
     end(service.haproxy)
     assert service.watched_to_the_end()
     assert service.started.empty()
@@ -117,7 +113,7 @@ def test_a_manager_that_ends_later_leaves_it_to_its_successor(
     end(service.haproxy)
     pid = service.next_one()
     end(service.manager)
-    service.name_current(1)
+    name_current(1, service.folder)
     os.kill(pid, signal.SIGUSR1)  # as an HAProxy that takes over does
     assert service.watched_to_the_end()
     assert service.started.empty()
@@ -147,3 +143,19 @@ def test_without_routes_that_were_known_nothing_is_started(service: WatchedServi
     end(service.haproxy)
     assert service.watched_to_the_end()
     assert service.started.empty()
+
+
+def test_the_port_is_free_if_the_whole_service_was_killed(tmp_path: Path) -> None:
+    shell = f"sleep {LONGEST_S} & echo $!; wait"
+    with subprocess.Popen(["/bin/sh", "-c", shell], stdout=subprocess.PIPE, text=True) as raylet:
+        assert raylet.stdout is not None
+        manager = int(raylet.stdout.readline())
+        haproxy = subprocess.Popen(PROGRAM)
+        watched = WatchedProcesses(haproxy.pid, manager)
+        watching = threading.Thread(target=watch, args=(haproxy.pid, watched, PROGRAM, tmp_path))
+        watching.start()
+        raylet.kill()
+        os.kill(manager, signal.SIGKILL)
+    assert haproxy.wait(LONGEST_S) == -signal.SIGKILL
+    watching.join(LONGEST_S)
+    assert not watching.is_alive()

@@ -159,6 +159,11 @@ async def test_a_service_without_keys_administers_for_nobody() -> None:
         pytest.param({}, {}, "192.0.2.7", False, id="another machine"),
         pytest.param({}, {"x-motet-client": "192.0.2.7"}, "127.0.0.1", False, id="another machine, through HAProxy"),
         pytest.param({}, {"x-forwarded-for": "192.0.2.7"}, "127.0.0.1", False, id="another machine, through a proxy"),
+        pytest.param({}, {"host": "speech.example.com"}, "127.0.0.1", False, id="a proxy without such headers"),
+        pytest.param({}, {"origin": "http://localhost"}, "127.0.0.1", True, id="the service's own page"),
+        pytest.param(
+            {}, {"origin": "https://app.example"}, "127.0.0.1", False, id="another page that may use the service"
+        ),
         pytest.param({"local_models": False}, {}, "127.0.0.1", False, id="switched off"),
         pytest.param({"api_key_sha256": [digest("a")]}, sends("a"), "127.0.0.1", False, id="a service with keys"),
     ],
@@ -166,7 +171,8 @@ async def test_a_service_without_keys_administers_for_nobody() -> None:
 async def test_without_keys_only_the_services_own_machine_changes_models(
     settings: dict[str, Any], headers: dict[str, str], client: str, allowed: bool
 ) -> None:
-    service = Bench(security=settings)
+    pages = {"allowed_hosts": ["speech.example.com"], "allowed_origins": ["https://app.example"]}
+    service = Bench(security={**pages, **settings})
     transport = httpx.ASGITransport(service.api, client=(client, 1))
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost", headers=headers) as caller:
         answers = [await caller.get("/v1/admin/models"), await caller.delete("/v1/models/unknown")]

@@ -277,8 +277,8 @@ class KeptInMemory:
         return self.parts.get(address)
 
     async def keep(self, address: str, data: bytes) -> None:
+        self.advanced = self.advanced or address not in self.parts
         self.parts[address] = data
-        self.advanced = True
 
 
 async def test_a_job_has_a_gap_only_where_it_would_end_otherwise() -> None:
@@ -294,6 +294,23 @@ async def test_a_job_has_a_gap_only_where_it_would_end_otherwise() -> None:
     token = JOB.set(RunningJob(parts, last_attempt=True))
     assert [part.gap is not None for part in await bench.separate(recording, gaps=("audio",))].count(True) == 1
     JOB.reset(token)
+
+
+async def test_a_job_with_several_bad_chunks_ends() -> None:
+    parts, recording = KeptInMemory(), make("wav16", seconds=7)
+    for _ in range(4):
+        bench, parts.advanced = Bench(Poisoned(2, 5), Poisoned(2, 5)), False
+        token = JOB.set(RunningJob(parts, last_attempt=True))
+        try:
+            found = await bench.separate(recording, gaps=("audio",))
+        except MotetError:
+            assert parts.advanced
+        else:
+            assert [part.gap is not None for part in found].count(True) == 2
+            return
+        finally:
+            JOB.reset(token)
+    pytest.fail("the job would go on for ever")
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,7 @@ class FinishedParts:
             kept = await self._database.run(blob_table.keep_part, self._job, address, path, len(data), now_s)
             if kept is not None:
                 self._paths[address] = kept
-                self.advanced = True
+                self.advanced = self.advanced or kept == path  # otherwise it was there already
         except (MotetError, OSError) as error:
             logger.warning("A finished part of %s is not kept: %s", self._job, error)
 

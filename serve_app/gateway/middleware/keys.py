@@ -10,7 +10,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from deployments.errors import Failure, MotetError, fail
-from serve_app.edge.addresses import is_loopback
+from serve_app.edge.addresses import is_loopback, is_own_address
 from serve_app.edge.settings import CLIENT_HEADER
 from serve_app.gateway.api_keys import SIGNER_HEADER, key_digest, key_of
 from serve_app.gateway.audit import audit
@@ -19,6 +19,7 @@ from serve_app.gateway.errors import error_response
 from serve_app.gateway.jobs.context import JOB
 from serve_app.gateway.jobs.job_rights import JobRights
 from serve_app.gateway.key_ring import ApiKey, KeyRing
+from serve_app.gateway.middleware.origins import is_of, name_of
 from serve_app.gateway.request_context import KEY
 
 GUARDED = "/v1"
@@ -127,7 +128,12 @@ def _administers(scope: Scope) -> Administered:
 
 
 def _is_local(headers: MutableHeaders, scope: Scope) -> bool:
-    return is_loopback(_client(headers, scope)) and not any(name in headers for name in PROXY_HEADERS)
+    """Whether a request comes from this machine: by its address, by the name that it calls the service, and from no page but
+    the service's own. A proxy that keeps `Host`, as it must, is told from a browser here by that name."""
+    host, origin = headers.get("host", ""), headers.get("origin")
+    called_here = is_own_address(name_of(host) or "") and (origin is None or is_of(origin.lower(), host.lower()))
+    proxied = any(name in headers for name in PROXY_HEADERS)
+    return called_here and not proxied and is_loopback(_client(headers, scope))
 
 
 def _is_below(path: str, place: str) -> bool:

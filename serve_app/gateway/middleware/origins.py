@@ -66,13 +66,13 @@ class PageCheck:
 
     def is_called(self, host: str) -> bool:
         """Whether `host`, with or without a port, is a name of the service. It may be empty: browsers always send it."""
-        name = _name_of(host)
+        name = name_of(host)
         if name is None:
             return not host
         return _is_address(name) or "." not in name or name.endswith(".localhost") or bool(self._hosts.fullmatch(name))
 
     def _may_ask(self, origin: str, host: str) -> bool:
-        return _is_of(origin.lower(), host.lower()) or bool(self._origins.fullmatch(origin))
+        return is_of(origin.lower(), host.lower()) or bool(self._origins.fullmatch(origin))
 
 
 def _repeated(headers: Headers) -> Failure | None:
@@ -111,7 +111,7 @@ def _own_names() -> list[str]:
     return [name, f"{name}.local"]
 
 
-def _name_of(host: str) -> str | None:
+def name_of(host: str) -> str | None:
     """The host in lower case, without its port; None if it is not valid."""
     try:
         return (urlsplit(f"//{host}").hostname or "").removesuffix(".") or None
@@ -127,7 +127,7 @@ def _is_address(name: str) -> bool:
     return True
 
 
-def _is_of(origin: str, host: str) -> bool:
+def is_of(origin: str, host: str) -> bool:
     """Whether a page of an origin was served under `host`. The schemes differ behind a proxy that terminates TLS."""
     scheme, separator, served = origin.partition("://")
     port = DEFAULT_PORTS.get(scheme)

@@ -27,12 +27,14 @@ const PHASES = { loading: 'loading', ready: 'served', failed: 'load-failed', unl
 /** All models, those of the catalogue first. Causes of failures, and the operator's list, are for admin keys only. */
 export async function readModels() {
   const admin = hasAdminKey();
-  const [registry, listed, status, loaded] = await Promise.all([
+  const [registry, listed, status] = await Promise.all([
     askJson('/v1/registry', { admin }),
     askJson('/v1/models'),
     askJson('/v1/status'),
-    admin ? askJson('/v1/admin/models', { admin }) : { data: [] },
   ]);
+  // Without a key, this machine may ask too; others are refused, so they do not ask without a failure to explain.
+  const failed = listed.data.some(({ motet }) => motet?.state === 'failed');
+  const loaded = admin || failed ? await askJson('/v1/admin/models', { admin: true }).catch(() => ({ data: [] })) : { data: [] };
   return merged(registry.data, listed.data, status.placements, loaded.data);
 }
 
