@@ -6,8 +6,8 @@ The normal suite sends some; `MOTET_ODD_CONVERSATIONS=5000 pytest tests/unit/tes
 from __future__ import annotations
 
 import asyncio
-import gc
 import base64
+import gc
 import json
 import os
 import time
