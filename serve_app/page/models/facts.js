@@ -32,10 +32,16 @@ export async function readModels() {
     askJson('/v1/models'),
     askJson('/v1/status'),
   ]);
-  // Without a key, this machine may ask too; others are refused, so they do not ask without a failure to explain.
   const failed = listed.data.some(({ motet }) => motet?.state === 'failed');
-  const loaded = admin || failed ? await askJson('/v1/admin/models', { admin: true }).catch(() => ({ data: [] })) : { data: [] };
+  const loaded = await readLoaded(admin, failed);
   return merged(registry.data, listed.data, status.placements, loaded.data);
+}
+
+/** The operator's list. Without a key, this machine may ask too: others are refused, so they ask only if a failure needs a cause. */
+async function readLoaded(admin, failed) {
+  if (admin) return askJson('/v1/admin/models', { admin });
+  const nothing = { data: [] };
+  return failed ? askJson('/v1/admin/models', { admin: true }).catch(() => nothing) : nothing;
 }
 
 /** @returns {ModelFacts[]} */
