@@ -19,6 +19,7 @@ from pydantic import Field, ValidationError
 
 from deployments.catalogue.entries import NAME_PATTERN
 from deployments.catalogue.installed import RegistrySettings
+from deployments.file_lock import try_lock
 from deployments.settings import StrictModel
 
 FOLDER = "additions"
@@ -46,7 +47,7 @@ class Addition(StrictModel):
 
 
 class AdditionOrder(StrictModel):
-    """What the process that adds a model is told. It holds the lock of the model already, as the descriptor `lock`."""
+    """What the process that adds a model is told. It inherits the descriptor `lock`, which holds the lock of the model."""
 
     name: str
     """An entry of the catalogue."""
@@ -95,7 +96,7 @@ class Additions:
         except FileNotFoundError:
             return False
         try:
-            return not _locked(file, fcntl.LOCK_SH)
+            return not try_lock(file, fcntl.LOCK_SH)
         finally:
             os.close(file)
 
@@ -105,7 +106,7 @@ class Additions:
         self._folder.mkdir(parents=True, exist_ok=True)
         file = os.open(self._file(name, LOCK), os.O_RDWR | os.O_CREAT, 0o600)
         for attempt in range(ATTEMPTS):
-            if _locked(file, fcntl.LOCK_EX):
+            if try_lock(file, fcntl.LOCK_EX):
                 return file
             if attempt < ATTEMPTS - 1:
                 self._pause(PAUSE_S)
@@ -144,11 +145,3 @@ class Additions:
 
     def _file(self, name: str, end: str) -> Path:
         return self._folder / f"{name}{end}"
-
-
-def _locked(file: int, kind: int) -> bool:
-    try:
-        fcntl.flock(file, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

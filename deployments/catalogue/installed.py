@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +22,7 @@ from deployments.catalogue.entries import (
     RepositoryName,
 )
 from deployments.engines import registry
-from deployments.errors import fail
+from deployments.errors import MotetError, fail, in_one_line
 from deployments.hub import cache
 from deployments.settings import Count, NonNegative, Positive, StrictModel
 from deployments.validation import in_words
@@ -35,8 +36,8 @@ class RegistrySettings(StrictModel):
     folder: str = "~/.local/share/motet/models"
     """Where the pinned models are noted, a file for each. Their weights are in the hub's cache (`HF_HOME`)."""
     fetch: bool = True
-    """Whether admin keys may add models of the catalogue to the gateway's machine, and remove models from it, while the
-    service runs."""
+    """Whether models of the catalogue may be added to the gateway's machine, and removed from it, while the service runs:
+    with an admin key, or as `security.local_models` says."""
 
     @property
     def model_catalogue(self) -> ModelCatalogue:
@@ -171,6 +172,17 @@ class InstalledModels:
         return self._folder / f"{name}.json"
 
 
+@contextmanager
+def readable() -> Iterator[None]:
+    """Reads the catalogue or notes for a client, which gets no path of the server: the log does. Raises `MotetError`
+    (unavailable) if they cannot be read."""
+    try:
+        yield
+    except MotetError as error:
+        cause, remedy = "The catalogue or a note of this service cannot be read.", "The log of the service says which."
+        raise fail("unavailable", cause, remedy, detail=in_one_line(error)) from error
+
+
 def _entry_in(file: Path) -> object:
     """The entry that a note names; None if it cannot be read."""
     try:
@@ -183,8 +195,8 @@ def _entry_in(file: Path) -> object:
 def _read(file: Path) -> InstalledModel:
     try:
         return InstalledModel.model_validate_json(file.read_bytes())
-    except ValidationError as error:
-        cause = "; ".join(in_words(error, InstalledModel))
+    except (ValidationError, OSError) as error:
+        cause = str(error) if isinstance(error, OSError) else "; ".join(in_words(error, InstalledModel))
         raise fail(
             "invalid", f"The note {file} cannot be used: {cause}", "Remove it, and add the model again."
         ) from error

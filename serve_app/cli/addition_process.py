@@ -43,7 +43,7 @@ class AdditionReport:
         threading.Thread(target=self._watch, daemon=True).start()
 
     def received(self, done: int, total: int) -> None:
-        """So many bytes are there, of how many."""
+        """`done` of `total` bytes are there."""
         self._now = self._now.model_copy(update={"received_bytes": done, "total_bytes": total})
 
     def tries(self) -> None:
@@ -68,9 +68,7 @@ class AdditionReport:
         with self._lock:
             now = self._now
             if now != self._written and not self._done:
-                with suppress(
-                    OSError
-                ):  # a full disk, for instance: the state is old, and the process can still be ended
+                with suppress(OSError):  # a full disk, for instance. The process must stay one that can be ended
                     self._additions.write(self._name, now)
                     self._written = now
 

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
+from deployments.catalogue.adding import GB
 from deployments.errors import fail
 from serve_app.cli.service_api import ServiceApi
 from serve_app.cli.terminal import byte_progress, note
 
-GB = 1e9
 POLL_S = 0.5
 MOST_UNTOLD = 20
 """Answers in a row without the addition, which gateways on other machines give, before it counts as cancelled."""

@@ -109,7 +109,7 @@ def _check_options(file: str | None, other: Sequence[str], written: Sequence[str
         raise typer.BadParameter(f"It cannot be combined with {other[1]}.", param_hint=other[0])
     useless = [name for name in written if name == "--picture" or "--show" in other]
     if other and useless:
-        raise typer.BadParameter(f"There is no result of {other[0]} for it to write.", param_hint=useless[0])
+        raise typer.BadParameter(f"{other[0]} makes no result that it could write.", param_hint=useless[0])
 
 
 def _simulate(settings: PlanSettings, name: str, json_file: Path | None, picture: Path | None) -> None:

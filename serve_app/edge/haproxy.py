@@ -52,7 +52,7 @@ def main() -> None:
 
 def write_config(path: Path, config: str, *, takes_over: bool) -> None:
     """Writes the amended configuration. A manager that has just started knows no routes: an HAProxy that `takes_over` from
-    that of an earlier manager keeps the routes of the last configuration until it is told others."""
+    that of an earlier manager keeps the routes of the last configuration until the manager knows its own."""
     last = path.with_name(LAST)
     if has_routes(config):
         _replace(last, config)
@@ -94,7 +94,7 @@ def _leave_watch(command: Sequence[str], folder: Path) -> None:
     os.chdir(folder)
     os.setsid()
     if os.fork():
-        os._exit(0)  # so that the watching program is no child of HAProxy
+        os._exit(0)  # HAProxy does not collect its children, so the watching program must not be one
     words = [sys.executable, "-I", "-S", haproxy_watch.__file__, str(haproxy), str(manager), *command]
     os.execv(sys.executable, words)  # noqa: S606
 

@@ -46,7 +46,7 @@ def watch(haproxy: int, watched: WatchedProcesses, command: Sequence[str], folde
     """Waits until HAProxy ends. If it was not replaced and its service goes on, starts it again, and stays until that one is
     replaced or the service ends."""
     while HAPROXY not in watched.wait():
-        if RAYLET in watched.ended:  # also killed: nobody else would free the port
+        if RAYLET in watched.ended:  # the whole service was killed, and nobody else frees the port
             os.kill(haproxy, signal.SIGKILL)
             return
     while is_current(haproxy, folder) and RAYLET not in watched.ended and (folder / BRIDGE).exists():

@@ -19,8 +19,8 @@ from typing import Protocol
 from deployments.catalogue.adding import WeightUse, bytes_here, ensure_room, remove_installed, uses
 from deployments.catalogue.additions import Addition, AdditionOrder, Additions
 from deployments.catalogue.entries import CatalogueEntry
-from deployments.catalogue.installed import InstalledModel, InstalledModels, RegistrySettings
-from deployments.errors import MotetError, fail, in_one_line, quoted
+from deployments.catalogue.installed import InstalledModel, InstalledModels, RegistrySettings, readable
+from deployments.errors import fail, in_one_line, quoted
 from deployments.hub.cache import discard_unfinished
 
 MODULE = "serve_app.cli.addition_process"
@@ -189,16 +189,6 @@ class ModelAdditions:
     def _is_here(self, name: str, hardware: str | None) -> bool:
         note = self._note(name)
         return note is not None and note.is_here and hardware in (None, note.hardware)
-
-
-@contextmanager
-def readable() -> Iterator[None]:
-    """Reads the catalogue or notes in it: a mistake in one raises `MotetError` (unavailable), without the file's name."""
-    try:
-        yield
-    except MotetError as error:
-        cause, remedy = "The catalogue or a note of this service cannot be read.", "The log of the service says which."
-        raise fail("unavailable", cause, remedy, detail=error.failure.message) from error
 
 
 @contextmanager

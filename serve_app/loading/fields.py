@@ -9,10 +9,10 @@ from typing import Any
 from pydantic import ConfigDict, model_validator
 
 from cluster.models import Model
-from deployments.catalogue.entries import EntryName, ModelCatalogue
-from deployments.catalogue.installed import InstalledModel, InstalledModels, RegistrySettings
+from deployments.catalogue.entries import EntryName
+from deployments.catalogue.installed import InstalledModel, InstalledModels, RegistrySettings, readable
 from deployments.engines import weight_sources
-from deployments.errors import MotetError, fail, in_one_line, quoted
+from deployments.errors import MotetError, fail
 
 
 def _without_engine(schema: dict[str, Any]) -> None:
@@ -60,33 +60,14 @@ def filled(fields: Mapping[str, Any], registry: RegistrySettings) -> dict[str, A
     name = fields.get("catalogue")
     if not isinstance(name, str):
         return dict(fields)
-    note = _note(name, registry)
+    added = InstalledModels(registry)
+    with readable():
+        note, catalogue = added.find(name) or added.of_entry(name), registry.model_catalogue
     if note is None:
-        _catalogue(registry).find(name)
+        catalogue.find(name)
     if note is None or not note.is_here:
         raise _not_here(name, _command(note, name))
     return {**note.configuration, **fields}
-
-
-def _note(name: str, registry: RegistrySettings) -> InstalledModel | None:
-    added = InstalledModels(registry)
-    try:
-        return added.find(name) or added.of_entry(name)
-    except (MotetError, OSError) as error:
-        remedy = "The log of the service says which file. Remove it, and add the model again."
-        raise _unreadable(f"The note of {quoted(name)}", remedy, error) from error
-
-
-def _catalogue(registry: RegistrySettings) -> ModelCatalogue:
-    try:
-        return registry.model_catalogue
-    except MotetError as error:
-        raise _unreadable("The catalogue of this service", "The log of the service says why.", error) from error
-
-
-def _unreadable(what: str, remedy: str, error: Exception) -> MotetError:
-    """The error for a client, which gets no path of the server; the log does."""
-    return fail("unavailable", f"{what} cannot be read.", remedy, detail=in_one_line(error))
 
 
 def ensure_fetched(name: str, model: Model) -> None:

@@ -186,7 +186,7 @@ def test_a_model_that_was_added_is_loaded_after_a_reload(studio: Studio, service
 
 
 def test_a_model_that_does_not_load_says_why(studio: Studio, service: ScriptedService) -> None:
-    cause = "There is no memory for it. Unload another model first."
+    cause = "There is not enough memory. Unload another model first."
     studio.value("sessionStorage.setItem('motet-admin-key', 'root')")
     is_now(service, installed=True)
     studio.open("models")
@@ -230,10 +230,10 @@ def test_a_key_that_the_service_does_not_know_is_asked_for_again(studio: Studio,
 
 
 def test_what_is_refused_is_said_at_the_model(studio: Studio, service: ScriptedService) -> None:
-    service.answer(ADD, failure("There is no room for 40 MB. Free some, then send it again.", 507))
+    service.answer(ADD, failure("The disk has no room for 40 MB. Free some, then send it again.", 507))
     press(studio, "Add")
-    expect(card(studio)).to_contain_text("There is no room for 40 MB.")
-    expect(studio.page.locator("#models-news")).to_contain_text("There is no room for 40 MB.")
+    expect(card(studio)).to_contain_text("The disk has no room for 40 MB.")
+    expect(studio.page.locator("#models-news")).to_contain_text("The disk has no room for 40 MB.")
     expect(studio.page.locator("#admin-form")).to_be_hidden()
 
 

@@ -69,6 +69,11 @@ def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watched
     end(made.manager)
 
 
+def killed(pid: int) -> bool:
+    """Whether a child ended by kill -9."""
+    return os.WTERMSIG(os.waitpid(pid, 0)[1]) == signal.SIGKILL
+
+
 def alive(pid: int) -> bool:
     """Whether a process runs."""
     try:
@@ -103,7 +108,7 @@ def test_a_manager_that_ends_with_its_haproxy_has_stopped_it(
     pid = service.next_one()
     end(service.manager)
     assert service.watched_to_the_end()
-    os.waitpid(pid, 0)
+    assert killed(pid)
 
 
 def test_a_manager_that_ends_later_leaves_it_to_its_successor(
@@ -126,7 +131,7 @@ def test_without_a_successor_it_ends(service: WatchedService, monkeypatch: pytes
     pid = service.next_one()
     end(service.manager)
     assert service.watched_to_the_end()
-    os.waitpid(pid, 0)
+    assert killed(pid)
 
 
 def test_one_that_cannot_work_is_not_started_for_ever(service: WatchedService, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,6 +70,21 @@ class LoadingBench(Bench):
     async def load(self, headers: Mapping[str, str] = ROOT, **fields: Any) -> httpx.Response:
         return await self.client.post("/v1/models", json={**BIRD, **fields}, headers=headers)
 
+    async def load_bird(self) -> None:
+        """Loads the model, and hears that it is ready."""
+        await self.load()
+        self.list.become("bird", "ready")
+        self.note()
+
+    async def use(self, name: str, open_request: RequestRecord) -> None:
+        """A request begins to use a model."""
+
+        async def uses() -> None:
+            REQUEST.set(open_request)
+            self.service.directory.resolve(name, "speech")
+
+        await asyncio.create_task(uses())
+
     async def unload(self, name: str, headers: Mapping[str, str] = ROOT) -> httpx.Response:
         return await self.client.delete(f"/v1/models/{name}", headers=headers)
 
@@ -115,16 +130,9 @@ async def test_a_model_is_loaded_used_and_unloaded(audited: Any) -> None:
 
 async def test_a_model_that_is_in_use_stays_until_its_requests_have_ended() -> None:
     bench = LoadingBench()
-    await bench.load()
-    bench.list.become("bird", "ready")
-    bench.note()
+    await bench.load_bird()
     directory, open_request = bench.service.directory, RequestRecord()
-
-    async def uses() -> None:
-        REQUEST.set(open_request)
-        directory.resolve("lark", "speech")
-
-    await asyncio.create_task(uses())
+    await bench.use("lark", open_request)
     assert bench.note().open == {"bird": 1}
     await bench.unload("bird")
     assert bench.note().open == {"bird": 1}
@@ -135,7 +143,7 @@ async def test_a_model_that_is_in_use_stays_until_its_requests_have_ended() -> N
     bench.list.become("bird", "ready")
     bench.note()
     assert "bird" in directory.offered
-    await asyncio.create_task(uses())
+    await bench.use("lark", open_request)
     await bench.unload("bird")
     bench.list.models.clear()
     bench.service.ended(open_request, "/v1/audio/speech", 200)
@@ -255,9 +263,7 @@ async def test_a_gateway_that_starts_knows_what_was_loaded() -> None:
 
 async def test_another_model_of_the_same_name_takes_its_place_in_a_gateway_that_heard_of_no_unloading() -> None:
     bench = LoadingBench()
-    await bench.load()
-    bench.list.become("bird", "ready")
-    bench.note()
+    await bench.load_bird()
     assert bench.service.directory.aliases["lark"] == "bird"
     bench.list.models["bird"] = ModelLoad(id="bird", model=Model(engine="simulated"), state="ready", since=9.0)
     bench.note()
@@ -281,17 +287,10 @@ async def test_an_answer_that_is_older_than_the_loaders_word_changes_nothing() -
 
 async def test_another_model_of_the_same_name_is_measured_anew() -> None:
     bench = LoadingBench()
-    await bench.load()
-    bench.list.become("bird", "ready")
-    bench.note()
+    await bench.load_bird()
     directory, open_request = bench.service.directory, RequestRecord()
-
-    async def uses() -> None:
-        REQUEST.set(open_request)
-        directory.resolve("bird", "speech")
-        bench.admission.admit(["bird@cpu"], None, 5.0)
-
-    await asyncio.create_task(uses())
+    await bench.use("bird", open_request)
+    bench.admission.admit(["bird@cpu"], None, 5.0)
     assert "bird@cpu" in bench.admission.snapshot()
     bench.list.models["bird"] = ModelLoad(id="bird", model=Model(engine="identity"), state="ready", since=9.0)
     bench.note()
@@ -302,9 +301,7 @@ async def test_a_request_with_a_key_uses_its_model_until_its_answer_is_made() ->
     """It goes on when its client has left."""
     held = Held()
     bench = LoadingBench(synthesizer=held)
-    await bench.load()
-    bench.list.become("bird", "ready")
-    bench.note()
+    await bench.load_bird()
     client = asyncio.create_task(bench.say("bird", **{"idempotency-key": "one"}))
     await held.asked.wait()
     assert bench.note().open == {"bird": 1}

@@ -152,9 +152,9 @@ def test_numbers_of_streams_are_checked(sizes: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "mistake"),
     [
-        (["one-class", "--find", "--picture", "a.png"], "no result of --find"),
-        (["one-class", "--at-once", "10", "--picture", "a.png"], "no result of --at-once"),
-        (["one-class", "--show", "--json", "a.json"], "no result of --show"),
+        (["one-class", "--find", "--picture", "a.png"], "--find makes no result"),
+        (["one-class", "--at-once", "10", "--picture", "a.png"], "--at-once makes no result"),
+        (["one-class", "--show", "--json", "a.json"], "--show makes no result"),
         (["one-class", "--streams-of-a-cell", "10"], "needs --at-once"),
         (["one-class", "--show", "--find"], "cannot be combined with --show"),
         (["one-class", "--find", "--at-once", "10"], "cannot be combined with --at-once"),

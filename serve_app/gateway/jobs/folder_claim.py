@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 from deployments.errors import MotetError, fail
+from deployments.file_lock import try_lock
 
 LOCK_FILE = "service.lock"
 OTHER_REMEDY = "Stop the other one, or give one of them another jobs.folder; then this works within some seconds."
@@ -48,19 +49,11 @@ class FolderClaim:
 
 def _shared(file: int, service: str) -> bool:
     """Locks the file for the service, if no other one has it."""
-    if _locked(file, fcntl.LOCK_EX):  # nobody else has it
+    if try_lock(file, fcntl.LOCK_EX):  # nobody else has it
         os.ftruncate(file, 0)
         os.pwrite(file, _written(service), 0)
     # Between the two locks another service may have taken the folder, so the name is read under this one.
-    return _locked(file, fcntl.LOCK_SH) and _read(file).get("service") == service
-
-
-def _locked(file: int, kind: int) -> bool:
-    try:
-        fcntl.flock(file, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+    return try_lock(file, fcntl.LOCK_SH) and _read(file).get("service") == service
 
 
 def _written(service: str) -> bytes:

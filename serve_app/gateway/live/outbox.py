@@ -34,7 +34,7 @@ class Outbox:
             self._queue.put_nowait((text, size))
 
     def emit_last(self, event: Mapping[str, Any]) -> None:
-        """Adds the event that ends the session. It replaces what waits in a full queue, which nobody reads in time."""
+        """Adds the event that ends the session. A full queue is emptied for it: its client does not read."""
         if self._full.is_set():
             self._queue, self._bytes = asyncio.Queue(), 0
             self._full.clear()

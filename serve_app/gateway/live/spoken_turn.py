@@ -139,7 +139,7 @@ class SpokenTurn:
             await recognition.close()
 
     async def _hear_twice(self, recognition: TurnRecognition) -> tuple[PartialTranscript | None, str | None]:
-        """Both hearings of the turn. When either fails, the other is cancelled: its sound would wait for nobody."""
+        """Both hearings of the turn. When one fails, the other is cancelled, because its result is of no use."""
         hearing, translating = asyncio.create_task(self._hear(recognition)), asyncio.create_task(self._translate())
         try:
             await asyncio.wait((hearing, translating), return_when=asyncio.FIRST_EXCEPTION)

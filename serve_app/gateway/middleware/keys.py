@@ -100,7 +100,8 @@ class KeyCheck:
                 return None
         if self._keys.needed:
             return self._keys.find(key_digest(headers))
-        return self._keys.without_key(local=_is_local(headers, scope))
+        changes = _administers(scope) == "models" or _is_below(scope["path"], REGISTRY)
+        return self._keys.without_key(local=changes and _is_local(headers, scope))
 
     def _refusal(self, key: ApiKey | None, administers: Administered, *, reads_registry: bool) -> MotetError | None:
         if key is None:
@@ -129,7 +130,7 @@ def _administers(scope: Scope) -> Administered:
 
 def _is_local(headers: MutableHeaders, scope: Scope) -> bool:
     """Whether a request comes from this machine: by its address, by the name that it calls the service, and from no page but
-    the service's own. A proxy that keeps `Host`, as it must, is told from a browser here by that name."""
+    the service's own. Behind a proxy, `Host` has the name that its clients use."""
     host, origin = headers.get("host", ""), headers.get("origin")
     called_here = is_own_address(name_of(host) or "") and (origin is None or is_of(origin.lower(), host.lower()))
     proxied = any(name in headers for name in PROXY_HEADERS)

@@ -12,13 +12,12 @@ from typing_extensions import TypedDict
 
 from deployments.catalogue.additions import Addition, AdditionState
 from deployments.catalogue.entries import CatalogueEntry
-from deployments.catalogue.installed import InstalledModel, InstalledModels, RegistrySettings
+from deployments.catalogue.installed import InstalledModel, InstalledModels, RegistrySettings, readable
 from deployments.engines import registry as engines
 from deployments.settings import StrictModel, documented
 from serve_app.gateway.audit import audit
 from serve_app.gateway.bodies.json_bodies import read_json
 from serve_app.gateway.description.operation import JsonBody, Operation, json_answer
-from serve_app.gateway.model_additions import readable
 from serve_app.gateway.request_context import current_key
 from serve_app.gateway.service import Service, service_of
 
