@@ -88,7 +88,7 @@ def unreachable(name: str, error: Exception) -> MotetError:
     """The error of a hub that does not answer."""
     return fail(
         "unavailable",
-        f"The hub model {name} could not be downloaded: {error}",
+        f"The hub model {name} could not be downloaded: {str(error).rstrip('.')}.",
         "Check the connection and HF_ENDPOINT, or copy the snapshot to disk and use path:<folder>.",
         code="hub_unreachable",
     )
