@@ -125,7 +125,8 @@ def test_a_conversation_repeats_without_a_chat_model(
 
 
 def check_speech(path: Path, client: OpenAI, pangram: Float) -> None:
-    """Checks that a file is the spoken pangram. Codecs fill the ends with silence, and LiveKit drops the last frame of FLAC."""
+    """Checks that a file is the spoken pangram. Codecs fill the ends with silence, LiveKit drops the last frame of FLAC, and
+    what repeats may have heard another punctuation."""
     samples, rate = decoded(path.read_bytes())
-    assert samples.shape[1] / rate == pytest.approx(len(pangram) / RATE, abs=0.5)
+    assert samples.shape[1] / rate == pytest.approx(len(pangram) / RATE, abs=1.0)
     assert word_errors(heard_in(client, path.read_bytes(), path.name), PANGRAM) <= MOST_ERRORS

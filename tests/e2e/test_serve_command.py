@@ -15,7 +15,7 @@ import pytest
 from serve_app.bench.running_service import free_loopback_port
 from serve_app.cli.processes import kill
 
-from .conftest import CONFIG, STOP_S, Service, answers, marked_processes, run_serve, titles
+from .conftest import CONFIG, START_S, STOP_S, Service, answers, marked_processes, run_serve, titles
 
 
 def refused(config: Path, folder: Path, **environment: str) -> str:
@@ -23,7 +23,7 @@ def refused(config: Path, folder: Path, **environment: str) -> str:
     output = folder / "serve.log"
     process = run_serve(config, folder.name, output, **environment)
     try:
-        assert process.wait(STOP_S) == 1
+        assert process.wait(START_S) == 1
         assert marked_processes(folder.name) == []
     finally:
         kill(marked_processes(folder.name), STOP_S)
