@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -46,7 +47,9 @@ def main() -> None:
     binary = get_haproxy_binary()
     left = _left(path, binary)
     write_config(path, amended(path.read_text(), edge, os.environ.get(FRONT_HOST), pem), takes_over=bool(left))
-    _leave_watch([binary, *(word for word in arguments if word in KEPT)], path.parent)
+    if is_valid(path, binary):  # otherwise this HAProxy ends at once, and the one that runs stays the newest
+        keep_config(path)
+        _leave_watch([binary, *(word for word in arguments if word in KEPT)], path.parent)
     os.execv(binary, [binary, *_taking_over(arguments, left)])  # noqa: S606  (Ray Serve knows it by its number)
 
 
@@ -54,12 +57,22 @@ def write_config(path: Path, config: str, *, takes_over: bool) -> None:
     """Writes the amended configuration. A manager that has just started knows no routes: an HAProxy that `takes_over` from
     that of an earlier manager keeps the routes of the last configuration until the manager knows its own."""
     last = path.with_name(LAST)
-    if has_routes(config):
-        _replace(last, config)
-        _replace(path.with_name(haproxy_watch.BRIDGE), _replaced(r"^    stats socket .*\n", "", config))
-    elif takes_over and last.exists():
+    if takes_over and not has_routes(config) and last.exists():
         config = last.read_text()
     path.write_text(config)
+
+
+def is_valid(path: Path, binary: str) -> bool:
+    """Whether HAProxy would start with a configuration, as far as its text says."""
+    return subprocess.run([binary, "-c", "-f", str(path)], capture_output=True).returncode == 0
+
+
+def keep_config(path: Path) -> None:
+    """Keeps a configuration with routes for the HAProxy of a new manager, and for one that bridges a gap."""
+    config = path.read_text()
+    if has_routes(config):
+        _replace(path.with_name(LAST), config)
+        _replace(path.with_name(haproxy_watch.BRIDGE), _replaced(r"^    stats socket .*\n", "", config))
 
 
 def _replace(path: Path, text: str) -> None:

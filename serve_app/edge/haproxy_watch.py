@@ -17,6 +17,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+CONFIG = "haproxy.cfg"
+"""The configuration of an HAProxy that Ray Serve started."""
 BRIDGE = "haproxy.bridge.cfg"
 """The last configuration with routes, without the socket at which Ray Serve's manager asks: it shall notice the death."""
 CURRENT = "haproxy.pid"
@@ -27,6 +29,8 @@ SUCCESSOR_S = 60.0
 """The HAProxy of a new manager takes over within this time, or the service is gone."""
 SHORT_LIFE_S = 1.0
 """An HAProxy that dies sooner cannot work, and is not started again."""
+LISTEN = "0A"
+"""The state of a socket that accepts connections, in `/proc/net/tcp` (Linux, `TCP_LISTEN`)."""
 HAPROXY, MANAGER, RAYLET = "haproxy", "manager", "raylet"
 
 
@@ -38,18 +42,22 @@ def main() -> None:
     try:
         watched = WatchedProcesses(int(haproxy), int(manager))
     except ProcessLookupError:
-        return  # one of them ended before it could be watched
+        return  # the manager ended before it could be watched
     watch(int(haproxy), watched, [*command, "-f", str(folder / BRIDGE)], folder)
 
 
 def watch(haproxy: int, watched: WatchedProcesses, command: Sequence[str], folder: Path) -> None:
     """Waits until HAProxy ends. If it was not replaced and its service goes on, starts it again, and stays until that one is
-    replaced or the service ends."""
-    while HAPROXY not in watched.wait():
-        if RAYLET in watched.ended:  # the whole service was killed, and nobody else frees the port
-            os.kill(haproxy, signal.SIGKILL)
+    replaced or the service ends. If it never replaced an earlier one, that one is the newest again."""
+    while HAPROXY not in watched.ended:
+        watched.wait()
+        if RAYLET in watched.ended and HAPROXY not in watched.ended:
+            os.kill(haproxy, signal.SIGKILL)  # the whole service was killed, and nobody else frees the port
             return
     while is_current(haproxy, folder) and RAYLET not in watched.ended and (folder / BRIDGE).exists():
+        if (earlier := serving_haproxy(folder)) is not None:
+            name_current(earlier, folder)  # its own program watches it
+            return
         stoppable = MANAGER not in watched.ended
         began_s = time.monotonic()
         haproxy = start_haproxy(command, folder)
@@ -96,13 +104,16 @@ def _died(haproxy: int, watched: WatchedProcesses, folder: Path, *, stoppable: b
 class WatchedProcesses:
     """HAProxy, its manager, and the raylet that started the manager. `ended` has those of them that have ended.
 
-    Raises `ProcessLookupError` if one had ended before."""
+    Raises `ProcessLookupError` if the manager or the raylet had ended before. An HAProxy that cannot start ends so soon."""
 
     def __init__(self, haproxy: int, manager: int) -> None:
         self.ended: set[str] = set()
         self._poll = select.poll()
         self._parts: dict[int, str] = {}
-        self.add(HAPROXY, haproxy)
+        try:
+            self.add(HAPROXY, haproxy)
+        except ProcessLookupError:
+            self.ended.add(HAPROXY)
         self.add(MANAGER, manager)
         self.add(RAYLET, _parent_of(manager))
 
@@ -129,6 +140,26 @@ def is_current(haproxy: int, folder: Path) -> bool:
         return (folder / CURRENT).read_text() == str(haproxy)
     except FileNotFoundError:
         return False  # the service has ended
+
+
+def serving_haproxy(folder: Path) -> int | None:
+    """The process id of an HAProxy of this folder that accepts connections. One that was replaced closes its ports at once,
+    and ends later."""
+    ours = {os.fsencode(folder / name) for name in (CONFIG, BRIDGE)}
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if ours & set((process / "cmdline").read_bytes().split(b"\0")) and _listens(process):
+                return int(process.name)
+        except OSError:
+            continue  # it has ended
+    return None
+
+
+def _listens(process: Path) -> bool:
+    """Whether a process has a TCP port on which it accepts connections. Raises `OSError`."""
+    rows = (line.split() for name in ("tcp", "tcp6") for line in (process / "net" / name).read_text().splitlines()[1:])
+    listening = {f"socket:[{row[9]}]" for row in rows if row[3] == LISTEN}
+    return any(str(descriptor.readlink()) in listening for descriptor in (process / "fd").iterdir())
 
 
 def _parent_of(pid: int) -> int:

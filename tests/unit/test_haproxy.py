@@ -135,6 +135,7 @@ def test_a_new_manager_keeps_the_routes_of_the_haproxy_that_it_takes_over(tmp_pa
     haproxy.write_config(path, empty, takes_over=True)
     assert path.read_text() == empty
     haproxy.write_config(path, full, takes_over=False)
+    haproxy.keep_config(path)
     haproxy.write_config(path, empty, takes_over=True)
     assert path.read_text() == full
     bridge = (tmp_path / "haproxy.bridge.cfg").read_text()

@@ -7,19 +7,23 @@ import os
 import queue
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from serve_app.edge import haproxy_watch
-from serve_app.edge.haproxy_watch import BRIDGE, CURRENT, WatchedProcesses, name_current, watch
+from serve_app.edge.haproxy_watch import BRIDGE, CONFIG, CURRENT, WatchedProcesses, name_current, watch
 
 LONGEST_S = 60
 """How long a stand-in lives if nobody ends it, and how long a test waits."""
 PROGRAM = ("/bin/sleep", str(LONGEST_S))
+LISTENING = "import signal, socket; own = socket.create_server(('127.0.0.1', 0)); print(flush=True); signal.pause()"
+DRAINING = "import signal; print(flush=True); signal.pause()"
 
 
 class WatchedService:
@@ -29,10 +33,25 @@ class WatchedService:
         self.folder = folder
         self.haproxy, self.manager = subprocess.Popen(PROGRAM), subprocess.Popen(PROGRAM)
         self.started: queue.Queue[int] = queue.Queue()
-        name_current(self.haproxy.pid, folder)
         (folder / BRIDGE).touch()
-        watched = WatchedProcesses(self.haproxy.pid, self.manager.pid)
-        self.watching = threading.Thread(target=watch, args=(self.haproxy.pid, watched, PROGRAM, folder))
+        self.watching = self.watch(self.haproxy.pid)
+
+    def watch(self, haproxy: int) -> threading.Thread:
+        """Names an HAProxy the newest, and watches it in a thread that has not started."""
+        name_current(haproxy, self.folder)
+        watched = WatchedProcesses(haproxy, self.manager.pid)
+        return threading.Thread(target=watch, args=(haproxy, watched, PROGRAM, self.folder))
+
+    @contextmanager
+    def earlier(self, program: str) -> Iterator[subprocess.Popen[bytes]]:
+        """A process of this folder's configuration that runs a Python program, from when the program prints a line."""
+        words = [sys.executable, "-c", program, str(self.folder / CONFIG)]
+        with subprocess.Popen(words, stdout=subprocess.PIPE) as process:
+            try:
+                assert process.stdout is not None and process.stdout.readline()
+                yield process
+            finally:
+                process.kill()
 
     def next_one(self) -> int:
         """The process id of the HAProxy that is started next."""
@@ -148,6 +167,46 @@ def test_without_routes_that_were_known_nothing_is_started(service: WatchedServi
     end(service.haproxy)
     assert service.watched_to_the_end()
     assert service.started.empty()
+
+
+def test_the_one_that_stays_after_a_failed_reload_is_started_again(service: WatchedService) -> None:
+    with service.earlier(LISTENING) as earlier:
+        watching = service.watch(earlier.pid)
+        watching.start()
+        name_current(service.haproxy.pid, service.folder)
+        end(service.haproxy)
+        assert service.watched_to_the_end()
+        assert service.started.empty()
+        end(earlier)
+        bridge = service.next_one()
+        assert alive(bridge)
+    name_current(0, service.folder)
+    os.kill(bridge, signal.SIGTERM)
+    watching.join(LONGEST_S)
+    assert not watching.is_alive()
+
+
+def test_one_that_ended_before_it_was_watched_leaves_the_one_that_stays_watched(service: WatchedService) -> None:
+    name_current(0, service.folder)
+    end(service.haproxy)
+    assert service.watched_to_the_end()
+    with service.earlier(LISTENING) as earlier:
+        watching = service.watch(service.haproxy.pid)
+        watching.start()
+        watching.join(LONGEST_S)
+        assert (service.folder / CURRENT).read_text() == str(earlier.pid)
+
+
+def test_one_that_took_over_is_started_again_beside_one_that_ends_with_its_last_request(
+    service: WatchedService,
+) -> None:
+    with service.earlier(DRAINING):
+        end(service.haproxy)
+        bridge = service.next_one()
+        assert alive(bridge)
+    name_current(0, service.folder)
+    os.kill(bridge, signal.SIGTERM)
+    assert service.watched_to_the_end()
 
 
 def test_the_port_is_free_if_the_whole_service_was_killed(tmp_path: Path) -> None:
