@@ -62,7 +62,7 @@ def serve_in_new_program(path: Path, profile: profiles.Profile) -> int:
         )
         try:
             with _passing_signals_to(program):
-                return program.wait()
+                return collect_until_end(program)
         finally:
             end_processes_of(folder)
 
@@ -75,12 +75,25 @@ def _check_tls(settings: TlsSettings, profile: Profile) -> None:
     tls.check(settings)
 
 
+def collect_until_end(program: subprocess.Popen[bytes]) -> int:
+    """Waits for the program; returns its exit status. As the first process of a container this one becomes the parent of all
+    that lose theirs, such as the one that watched a replaced HAProxy: collects each that ends, which would stay a zombie."""
+    while True:
+        pid, status = os.wait()
+        if pid == program.pid:
+            program.returncode = os.waitstatus_to_exitcode(status)
+            return program.returncode
+
+
 @contextmanager
 def _passing_signals_to(program: subprocess.Popen[bytes]) -> Iterator[None]:
     """Ctrl-C and `kill` are meant for the program."""
-    kept = {
-        number: signal.signal(number, lambda *_, number=number: program.send_signal(number)) for number in END_SIGNALS
-    }
+
+    def send(number: int, _: object) -> None:
+        if program.returncode is None:
+            os.kill(program.pid, number)  # `send_signal` would collect one that has just ended, for which somebody waits
+
+    kept = {number: signal.signal(number, send) for number in END_SIGNALS}
     try:
         yield
     finally:

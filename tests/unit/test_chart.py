@@ -221,3 +221,11 @@ def test_the_prometheus_operator_finds_pods_rules_and_dashboard() -> None:
     assert all(rule["alert"] and rule["expr"] for group in rules["spec"]["groups"] for rule in group["rules"])
     (dashboard,) = [each for each in of_kind(EVERYTHING, "ConfigMap") if "motet.json" in each["data"]]
     assert yaml.safe_load(dashboard["data"]["motet.json"])["panels"]
+
+
+@pytest.mark.parametrize("values", VARIANTS.values(), ids=VARIANTS)
+def test_processes_that_lost_their_parent_are_collected_in_every_pod_of_ray(values: dict[str, Any]) -> None:
+    (service,) = of_kind(values, "RayService")
+    cluster = service["spec"]["rayClusterConfig"]
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        assert group["template"]["spec"]["shareProcessNamespace"]

@@ -1,0 +1,41 @@
+"""`motet serve` as the first process of a container, which becomes the parent of all processes that lose theirs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+LONGEST_S = 30
+COLLECTED, ZOMBIE = 7, 8
+
+LEAVES_AN_ORPHAN = f"""
+import os, sys, time
+from pathlib import Path
+
+reading, writing = os.pipe()
+if not (parent := os.fork()):
+    if orphan := os.fork():
+        os.write(writing, str(orphan).encode())
+    os._exit(0)
+os.waitpid(parent, 0)
+orphan, deadline = int(os.read(reading, 20)), time.monotonic() + {LONGEST_S}
+while Path(f"/proc/{{orphan}}").exists() and time.monotonic() < deadline:
+    time.sleep(0.05)
+sys.exit({ZOMBIE} if Path(f"/proc/{{orphan}}").exists() else {COLLECTED})
+"""
+FIRST_PROCESS = """
+import ctypes, subprocess, sys
+from serve_app.cli.serve import collect_until_end
+
+PR_SET_CHILD_SUBREAPER = 36
+ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+sys.exit(collect_until_end(subprocess.Popen([sys.executable, "-c", sys.argv[1]])))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="prctl is of Linux")
+def test_a_process_that_lost_its_parent_is_collected() -> None:
+    ended = subprocess.run([sys.executable, "-c", FIRST_PROCESS, LEAVES_AN_ORPHAN], timeout=2 * LONGEST_S)
+    assert ended.returncode == COLLECTED
