@@ -91,7 +91,9 @@ def _passing_signals_to(program: subprocess.Popen[bytes]) -> Iterator[None]:
 
     def send(number: int, _: object) -> None:
         if program.returncode is None:
-            os.kill(program.pid, number)  # `send_signal` would collect one that has just ended, for which somebody waits
+            os.kill(
+                program.pid, number
+            )  # `send_signal` would collect one that has just ended, for which somebody waits
 
     kept = {number: signal.signal(number, send) for number in END_SIGNALS}
     try:

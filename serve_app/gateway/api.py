@@ -117,7 +117,8 @@ def _add_jobs(api: FastAPI, service: Service) -> None:
     """The jobs, files and batches, and what runs them: through the routes, without the limits of connections and clients."""
     own = Jobs(service.settings.jobs, service=service.identity)
     parts = own.settings, own.database, own.blobs, own.clock
-    api.state.jobs, api.state.files, api.state.batches = own, Files(*parts), Batches(own.database, own.clock)
+    api.state.jobs, api.state.files = own, Files(*parts)
+    api.state.batches = Batches(own.settings, own.database, own.clock)
     app: ASGIApp = IgnoredFieldsHeader(api)
     if service.keys.needed:
         app = OwnerRights(app, service.keys)

@@ -59,7 +59,7 @@ class Queue:
         """A batch that is in progress, or without lines in validation."""
         blob = await self.blobs.write_bytes(input)
         batch = JobBatch("batch_1", "me", "/v1/audio/speech", "file-1", blob.digest, "validating", 0.0)
-        await self.run(batch_table.add, batch, blob)
+        await self.run(batch_table.add, batch, blob, self.settings)
         if lines:
             queued = [(job, Line(batch.id, at, f"line-{at}"), ()) for at, job in enumerate(lines, 1)]
             await self.run(batch_jobs.begin, batch, queued, self.settings, 0.0)
@@ -163,7 +163,7 @@ async def test_a_batch_that_begins_while_it_is_cancelled_is_cancelled(
 
     with monkeypatch.context() as patched:
         patched.setattr(queue.database, "run", begins_before)
-        cancelled = await Batches(queue.database, lambda: 0.0).cancel(ME, batch.id)
+        cancelled = await Batches(queue.settings, queue.database, lambda: 0.0).cancel(ME, batch.id)
     assert (cancelled.status, cancelled.total) == ("cancelling", 1)
     await queue.batches.advance()
     assert (await queue.run(batch_table.get, ME, batch.id)).status == "cancelled"

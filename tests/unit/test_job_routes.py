@@ -596,3 +596,16 @@ async def test_a_batch_that_is_too_long_is_refused_as_a_whole(tmp_path: Path) ->
         )
         failed = await finished(bench, batch.id)
         assert [each.code for each in failed.errors.data] == [code]
+
+
+async def test_a_client_has_a_bounded_number_of_batches_at_once(tmp_path: Path) -> None:
+    bench = JobBench(tmp_path, {"max_batches_per_client": 1})
+    file = await openai_of(bench).files.create(file=as_lines(line("one", HELLO)), purpose="batch")
+    body = {"input_file_id": file.id, "endpoint": SPEECH}
+    made = await bench.client.post("/v1/batches", json=body)
+    refused = await bench.client.post("/v1/batches", json=body)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (429, "too_many_batches")
+    assert "Cancel some" in refused.json()["error"]["message"]
+    assert "retry-after" in refused.headers
+    await finished(bench, made.json()["id"])
+    assert (await bench.client.post("/v1/batches", json=body)).status_code == 200

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from deployments.errors import MotetError
-from serve_app.gateway.jobs import blob_table, file_table, job_table
+from serve_app.gateway.jobs import batch_table, blob_table, file_table, job_table
 from serve_app.gateway.jobs.blob_table import Part
 from serve_app.gateway.jobs.database import JobDatabase
 from serve_app.gateway.jobs.job_table import Progress
 from serve_app.gateway.jobs.jobs import steady_clock
-from serve_app.gateway.jobs.records import Blob, Job, JobAnswer, JobRequest, StoredFile, Viewer
+from serve_app.gateway.jobs.records import Blob, Job, JobAnswer, JobBatch, JobRequest, StoredFile, Viewer
 from serve_app.gateway.jobs.settings import JobSettings
 
 Run = Callable[..., Any]
@@ -216,6 +216,37 @@ def test_jobs_are_bounded_for_a_client_and_for_all(run: Run) -> None:
         with pytest.raises(MotetError, match=whose) as refused:
             queued(run, a_job(owner), settings=settings)
         assert refused.value.failure.code == "too_many_jobs"
+
+
+def begin_batch(run: Run, owner: str, settings: JobSettings) -> JobBatch:
+    made_s = float(next(_numbers))
+    batch = JobBatch(f"batch_{made_s}", owner, "/v1/audio/speech", "file-1", TEXT.digest, "validating", made_s)
+    run(batch_table.add, batch, TEXT, settings)
+    return batch
+
+
+def test_open_batches_are_bounded_for_a_client_and_for_all(run: Run) -> None:
+    settings = JobSettings(max_batches=3, max_batches_per_client=2)
+    first, *_ = (begin_batch(run, owner, settings) for owner in ("me", "me", "you"))
+    for owner, whose in (("me", "This client"), ("she", "The service")):
+        with pytest.raises(MotetError, match=whose) as refused:
+            begin_batch(run, owner, settings)
+        assert (refused.value.failure.kind, refused.value.failure.code) == ("overloaded", "too_many_batches")
+    run(batch_table.refuse, first, 1.0)
+    begin_batch(run, "me", settings)
+
+
+@pytest.mark.parametrize(("most", "most_per_client", "left"), [(9, 2, ["me", "me", "you"]), (2, 2, ["me", "me"])])
+def test_as_many_batches_that_ended_are_listed_as_may_be_open(
+    most: int, most_per_client: int, left: list[str], run: Run
+) -> None:
+    settings = JobSettings(max_batches=most, max_batches_per_client=most_per_client)
+    for owner in ("you", "me", "me", "me"):
+        run(batch_table.refuse, begin_batch(run, owner, settings), 1.0)
+    last = begin_batch(run, "me", settings)
+    found = [batch for owner in ("me", "you") for batch in run(batch_table.listed, owner, None, 10)]
+    assert found[0].id == last.id
+    assert [batch.owner for batch in found[1:]] == left
 
 
 def test_lists_have_pages(run: Run) -> None:

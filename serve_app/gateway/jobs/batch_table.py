@@ -11,14 +11,45 @@ from serve_app.gateway.jobs import blob_table
 from serve_app.gateway.jobs.records import LATEST, Blob, JobBatch, Viewer
 from serve_app.gateway.jobs.settings import JobSettings
 
+HELD = """
+SELECT COUNT(*) FROM batches
+WHERE owner = COALESCE(?, owner) AND status IN ('validating', 'in_progress', 'cancelling')
+"""
+FORGET = """
+DELETE FROM batches WHERE id IN (
+    SELECT id FROM batches
+    WHERE owner = COALESCE(?, owner) AND status NOT IN ('validating', 'in_progress', 'cancelling')
+    ORDER BY created_at DESC, id DESC LIMIT -1 OFFSET ?
+)
+"""
 
-def add(connection: Connection, batch: JobBatch, blob: Blob) -> None:
-    """Adds a batch, which holds its input until it ends."""
+
+def add(connection: Connection, batch: JobBatch, blob: Blob, settings: JobSettings) -> None:
+    """Adds a batch, which holds its input until it ends. Raises `MotetError` (overloaded) if there are too many."""
+    _ensure_room(connection, batch.owner, settings)
+    _forget_ended(connection, batch.owner, settings)
     blob_table.link(connection, batch.id, blob, batch.created_at)
     connection.execute(
         "INSERT INTO batches VALUES (?, ?, ?, ?, '')", (batch.id, batch.owner, batch.status, batch.created_at)
     )
     write(connection, batch)
+
+
+def _ensure_room(connection: Connection, owner: str, settings: JobSettings) -> None:
+    for whose, most, name in (
+        (owner, settings.max_batches_per_client, "This client"),
+        (None, settings.max_batches, "The service"),
+    ):
+        (held,) = connection.execute(HELD, (whose,)).fetchone()
+        if held >= most:
+            cause = f"{name} has {held} batches that have not ended, the limit."
+            raise fail("overloaded", cause, "Cancel some, or wait until they end.", code="too_many_batches")
+
+
+def _forget_ended(connection: Connection, owner: str, settings: JobSettings) -> None:
+    """Deletes the oldest batches that ended if there are too many: a client may make one after another that fails at once."""
+    for whose, most in ((owner, settings.max_batches_per_client), (None, settings.max_batches)):
+        connection.execute(FORGET, (whose, most))
 
 
 def get(connection: Connection, viewer: Viewer, id: str) -> JobBatch:

@@ -12,24 +12,26 @@ from serve_app.gateway.jobs import batch_table
 from serve_app.gateway.jobs.database import JobDatabase
 from serve_app.gateway.jobs.endpoints import Endpoint
 from serve_app.gateway.jobs.records import JobBatch, StoredFile, Viewer, new_id
+from serve_app.gateway.jobs.settings import JobSettings
 
 
 class Batches:
     """`clock` gives Unix seconds."""
 
-    def __init__(self, database: JobDatabase, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, settings: JobSettings, database: JobDatabase, clock: Callable[[], float] = time.time) -> None:
+        self._settings = settings
         self._database = database
         self._clock = clock
 
     async def add(
         self, viewer: Viewer, file: StoredFile, endpoint: Endpoint, metadata: Mapping[str, str] | None
     ) -> JobBatch:
-        """A batch of the requests in a file."""
+        """A batch of the requests in a file. Raises `MotetError` (overloaded)."""
         now_s = self._clock()
         batch = JobBatch(
             new_id("batch"), viewer.name, endpoint.path, file.id, file.blob.digest, "validating", now_s, metadata
         )
-        await self._database.run(batch_table.add, batch, file.blob)
+        await self._database.run(batch_table.add, batch, file.blob, self._settings)
         return batch
 
     async def get(self, viewer: Viewer, id: str) -> JobBatch:
