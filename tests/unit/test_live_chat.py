@@ -144,6 +144,12 @@ def test_calls_without_numbers_are_told_apart_by_their_ids() -> None:
     assert [part.index for part in parts if isinstance(part, CallPart)] == [0, 1]
 
 
+def test_calls_without_numbers_and_with_one_id_are_told_apart_by_their_names() -> None:
+    parts = read(call(None, "{", "add", "c0"), call(None, "}", None, "c0"), call(None, "{}", "now", "c0"), DONE)
+    found = [(part.index, part.name, part.arguments) for part in parts if isinstance(part, CallPart)]
+    assert found == [(0, "add", "{"), (0, "", "}"), (1, "now", "{}")]
+
+
 def test_a_long_answer_ends() -> None:
     stream = Stream(*(chunk(content="Hello. ") for _ in range(100)))
     parts = run(lambda: parts_of(endpoint(stream, max_answer_characters=20)))

@@ -109,6 +109,32 @@ def test_an_output_whose_call_was_forgotten_is_left_out() -> None:
     assert [message["role"] for message in items.messages()] == ["user"]
 
 
+def test_a_call_is_answered_once() -> None:
+    items, _ = conversation()
+    items.add(call("c1"))
+    with pytest.raises(MotetError, match="without an output has the id"):
+        items.add(call("c1"))
+    items.add(FunctionCallOutput(call_id="c1", output="3"))
+    with pytest.raises(MotetError, match="No function call before this item has the id .* and no output"):
+        items.add(FunctionCallOutput(call_id="c1", output="4"))
+    items.add(said("And?"))
+    items.add(call("c1"))
+    items.add(FunctionCallOutput(call_id="c1", output="5"))
+    answers = [message["content"] for message in items.messages() if message["role"] == "tool"]
+    assert answers == ["3", "5"]
+
+
+def test_an_output_does_not_answer_two_calls() -> None:
+    items, _ = conversation()
+    items.add(call("c1"))
+    items.add(FunctionCallOutput(call_id="c1", output="3"))
+    items.add(call("c1"))
+    assert [message["role"] for message in items.messages()] == ["assistant", "tool"]
+    assert len(items.messages()[0]["tool_calls"]) == 1
+    with pytest.raises(MotetError, match="without an output has the id"):
+        items.add(call("c1"), "root")
+
+
 async def test_turns_are_awaited() -> None:
     items, _ = conversation()
     items.add_turn("a")

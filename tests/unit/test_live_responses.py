@@ -220,6 +220,38 @@ async def test_function_calls_are_passed_through_and_their_outputs_come_back() -
 
 
 @in_time
+async def test_calls_with_one_id_are_answered_each() -> None:
+    """Of one answer, and of a later one: some chat models begin to count again in each."""
+    talk = Talk(CallPart(0, "c0", "add", "{}"), CallPart(1, "c0", "now", "{}"), AnswerEnd("tool_calls"))
+    talk.say("Add.")
+    first = (await talk.respond()).done["output"]
+    talk.chat.script = (CallPart(0, "c0", "late", "{}"), AnswerEnd("tool_calls"))
+    second = (await talk.respond()).done["output"]
+    ids = [item["call_id"] for item in (*first, *second)]
+    assert (ids[0], len(set(ids))) == ("c0", 3)
+    for id, output in zip(ids, ("3", "noon", "yes"), strict=True):
+        talk.conversation.add(FunctionCallOutput(call_id=id, output=output))
+    talk.chat.script = (TextPart("Three at noon."), AnswerEnd("stop"))
+    await talk.respond()
+    messages = talk.chat.requests[-1].messages
+    made = [call for message in messages for call in message.get("tool_calls", ())]
+    assert [(call["id"], call["function"]["name"]) for call in made] == list(
+        zip(ids, ("add", "now", "late"), strict=True)
+    )
+    answers = [(m["tool_call_id"], m["content"]) for m in messages if m["role"] == "tool"]
+    assert answers == list(zip(ids, ("3", "noon", "yes"), strict=True))
+
+
+@in_time
+async def test_calls_with_one_id_are_told_apart_outside_the_conversation() -> None:
+    talk = Talk(CallPart(0, "c0", "add", "{}"), CallPart(1, "c0", "now", "{}"), AnswerEnd("tool_calls"))
+    talk.say("Add.")
+    events = await talk.respond(TEXT, ResponseParams(conversation="none"))
+    first, second = events.done["output"]
+    assert (first["call_id"], second["call_id"].startswith("call_")) == ("c0", True)
+
+
+@in_time
 async def test_a_response_waits_for_the_transcript_of_a_turn() -> None:
     talk = Talk(TextPart(FIRST), AnswerEnd("stop"))
     talk.conversation.add_turn("turn")

@@ -123,8 +123,7 @@ class _Assembly:
         function = _mapping(call.get("function"))
         call_id, index = call.get("id"), call.get("index")
         if not isinstance(index, int):  # some servers send each call whole and without a number
-            known = list(self.ids.values())
-            index = known.index(call_id) if call_id in known else len(known)
+            index = self._index_of(call_id, begins=bool(function.get("name")))
         if index not in self.ids and len(self.ids) == MAX_CALLS:
             raise _unreadable(f"more than {MAX_CALLS} function calls")
         name, arguments = str(function.get("name") or ""), function.get("arguments") or ""
@@ -133,6 +132,11 @@ class _Assembly:
         self.ids.setdefault(index, str(call_id or ""))
         text = arguments if isinstance(arguments, str) else json.dumps(arguments)
         return CallPart(index, self.ids[index], name, text)
+
+    def _index_of(self, call_id: object, *, begins: bool) -> int:
+        """The number of a call without one: that of the last call with its id, unless it begins, with its name."""
+        known = [number for number, id in self.ids.items() if id == call_id and not begins]
+        return known[-1] if known else len(self.ids)
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

@@ -22,6 +22,8 @@ from serve_app.gateway.live.spoken_text import SpokenText
 Emit = Callable[[Mapping[str, Any]], None]
 """Sends an event to the client."""
 
+AnsweredCall = tuple[FunctionCall, FunctionCallOutput]
+
 FIRST = "root"
 """As `previous_item_id`: before all items."""
 
@@ -139,6 +141,11 @@ class Conversation:
         event = {"item_id": item_id, "content_index": content_index, "audio_end_ms": audio_end_ms}
         self._emit({"type": "conversation.item.truncated", **event})
 
+    def call_ids(self) -> set[str]:
+        """The ids of function calls and of their outputs."""
+        items = (entry.item for entry in self._entries)
+        return {item.call_id for item in items if isinstance(item, FunctionCall | FunctionCallOutput)}
+
     def items(self, ids: Sequence[str]) -> list[Item]:
         """The items with these ids."""
         return [self._entry(item_id).item for item_id in ids]
@@ -167,11 +174,19 @@ class Conversation:
         return 0 if previous_item_id == FIRST else self._entries.index(self._entry(previous_item_id)) + 1
 
     def _check_call(self, item: Item, at: int) -> None:
-        if isinstance(item, FunctionCallOutput):
-            calls = (entry.item for entry in self._entries[:at])
-            if not any(isinstance(call, FunctionCall) and call.call_id == item.call_id for call in calls):
-                cause = f"No function call before this item has the id {quoted(item.call_id)}."
-                raise fail("invalid", cause, "Send the call_id of a function call.", param="item.call_id")
+        """Each call is answered once: an id may be used again when the call that had it has its output."""
+        if isinstance(item, Message):
+            return
+        entries = [entry.item for entry in self._entries]
+        answered = answered_calls([*entries[:at], item, *entries[at:]])
+        if isinstance(item, FunctionCall):
+            waiting = (each for place, each in enumerate(entries) if place + (place >= at) not in answered)
+            if any(isinstance(each, FunctionCall) and each.call_id == item.call_id for each in waiting):
+                cause = f"A function call without an output has the id {quoted(item.call_id)} already."
+                raise fail("invalid", cause, "Send another call_id.", param="item.call_id")
+        elif at not in answered.values():
+            cause = f"No function call before this item has the id {quoted(item.call_id)} and no output."
+            raise fail("invalid", cause, "Send the call_id of such a call.", param="item.call_id")
 
     def _forget(self) -> None:
         size = sum(entry.item.size for entry in self._entries)
@@ -199,21 +214,35 @@ def chat_messages(items: Sequence[Item]) -> list[dict[str, Any]]:
     Chat models want the outputs of functions right after their calls, and refuse calls without outputs. Such calls are left
     out, and so are outputs whose calls were forgotten.
     """
-    outputs = {item.call_id: item.output for item in items if isinstance(item, FunctionCallOutput)}
+    answered = answered_calls(items)
     messages: list[dict[str, Any]] = []
-    calls: list[FunctionCall] = []
-    for item in items:
+    calls: list[AnsweredCall] = []
+    for place, item in enumerate(items):
         if isinstance(item, FunctionCall):
-            calls += [item] if item.call_id in outputs else []
+            output = items[answered[place]] if place in answered else None
+            calls += [(item, output)] if isinstance(output, FunctionCallOutput) else []
         elif isinstance(item, Message) and item.words.strip():
-            _add_calls(messages, calls, outputs)
+            _add_calls(messages, calls)
             messages.append({"role": item.role, "content": item.words})
             calls = []
-    _add_calls(messages, calls, outputs)
+    _add_calls(messages, calls)
     return messages
 
 
-def _add_calls(messages: list[dict[str, Any]], calls: Sequence[FunctionCall], outputs: Mapping[str, str]) -> None:
+def answered_calls(items: Sequence[Item]) -> dict[int, int]:
+    """The places of the function calls that have an output, each with the place of its output. An output answers the first
+    call before it with its id that has none."""
+    waiting: dict[str, list[int]] = {}
+    found: dict[int, int] = {}
+    for place, item in enumerate(items):
+        if isinstance(item, FunctionCall):
+            waiting.setdefault(item.call_id, []).append(place)
+        elif isinstance(item, FunctionCallOutput) and waiting.get(item.call_id):
+            found[waiting[item.call_id].pop(0)] = place
+    return found
+
+
+def _add_calls(messages: list[dict[str, Any]], calls: Sequence[AnsweredCall]) -> None:
     """Adds function calls that were made together, and their outputs. Words before the calls are in the same message, as the
     model wrote them: some chat models refuse two messages of one role in a row."""
     if not calls:
@@ -221,9 +250,9 @@ def _add_calls(messages: list[dict[str, Any]], calls: Sequence[FunctionCall], ou
     said = messages.pop()["content"] if _ends_with_words(messages) else None
     made = [
         {"id": call.call_id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
-        for call in calls
+        for call, _ in calls
     ]
-    answers = [{"role": "tool", "tool_call_id": call.call_id, "content": outputs[call.call_id]} for call in calls]
+    answers = [{"role": "tool", "tool_call_id": call.call_id, "content": output.output} for call, output in calls]
     messages += [{"role": "assistant", "content": said, "tool_calls": made}, *answers]
 
 

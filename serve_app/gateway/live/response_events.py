@@ -82,8 +82,12 @@ class ResponseEvents:
         return message
 
     def open_call(self, call_id: str, name: str) -> CallEvents:
-        """Begins a function call."""
-        call = CallEvents(self, len(self._outputs), call_id, name)
+        """Begins a function call. Some chat models give several calls one id, or none: then it gets a new one, since a client
+        answers a call by its id."""
+        used = self._conversation.call_ids() if self._conversation else set()
+        used |= {output.item.call_id for output in self._outputs if isinstance(output, CallEvents)}
+        free_id = call_id if call_id and call_id not in used else new_id("call")
+        call = CallEvents(self, len(self._outputs), free_id, name)
         self._outputs.append(call)
         return call
 

@@ -16,7 +16,6 @@ from serve_app.gateway.live.answers import ResponseInput, answer_to, input_of, p
 from serve_app.gateway.live.chat import ChatModel
 from serve_app.gateway.live.chat_stream import AnswerEnd, AnswerPart, CallPart, TextPart
 from serve_app.gateway.live.conversation import Conversation, Emit
-from serve_app.gateway.live.items import new_id
 from serve_app.gateway.live.response_events import CallEvents, Ending, MessageEvents, ResponseEvents
 from serve_app.gateway.live.response_fields import CancelReason, Modality, ResponseParams, ResponseSettings
 from serve_app.gateway.live.response_protocol import EndedResponse
@@ -257,7 +256,7 @@ class WrittenParts:
             if self._has_words:
                 # The voice begins later, and chat models refuse to answer what stands after the output of a function.
                 self._message.begin()
-            self._calls[part.index] = self._events.open_call(part.call_id or new_id("call"), part.name)
+            self._calls[part.index] = self._events.open_call(part.call_id, part.name)
         return self._calls[part.index]
 
 
