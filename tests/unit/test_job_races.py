@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from serve_app.gateway.jobs import batch_jobs, batch_table, blob_table, job_tabl
 from serve_app.gateway.jobs.batch_output import BatchFiles
 from serve_app.gateway.jobs.batch_runner import BatchRunner
 from serve_app.gateway.jobs.batches import Batches
+from serve_app.gateway.jobs.blob_store import BlobWriter
 from serve_app.gateway.jobs.blobs import Blobs
 from serve_app.gateway.jobs.database import JobDatabase
 from serve_app.gateway.jobs.finished_parts import FinishedParts
@@ -145,6 +147,78 @@ async def test_a_job_that_ended_leaves_no_folder_of_parts(queue: Queue) -> None:
     await queue.run(job_table.end, job.id, "worker", REFUSED, queue.settings, 0.0)
     assert await queue.files_after_a_sweep() == 0
     assert list((queue.folder / "files" / "parts").iterdir()) == []
+
+
+# --- Files that are removed while a holder comes
+
+
+async def test_what_is_being_removed_gets_no_holder(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    blob, store = await queue.blobs.write_bytes(b"sound"), queue.blobs.store
+    remove, refused = store.remove, list[MotetError]()
+
+    def link_before(paths: Sequence[str]) -> None:
+        coming = asyncio.run_coroutine_threadsafe(queue.run(blob_table.link, "job_1", blob, 0.0), loop)
+        with pytest.raises(MotetError) as error:
+            coming.result()
+        refused.append(error.value)
+        remove(paths)
+
+    loop = asyncio.get_running_loop()
+    queue.blobs._clock = lambda: blob_table.UNLINKED_AFTER_S
+    monkeypatch.setattr(store, "remove", link_before)
+    assert await queue.files_after_a_sweep() == 0
+    assert [error.failure.code for error in refused] == ["content_gone"]
+
+
+async def test_a_job_does_not_end_with_an_answer_that_was_removed(queue: Queue) -> None:
+    job = await queue.running()
+    blob = await queue.blobs.write_bytes(b"sound")
+    await queue.blobs.release([blob])
+    assert await queue.files_after_a_sweep() == 0
+    done = JobAnswer(200, (("content-type", "audio/wav"),), blob)
+    with pytest.raises(MotetError, match="not there any more"):
+        await queue.run(job_table.end, job.id, "worker", done, queue.settings, 0.0)
+    assert (await queue.run(job_table.get, ME, job.id)).status == "running"
+
+
+async def test_a_part_that_is_being_removed_is_not_kept(queue: Queue) -> None:
+    job = await queue.running()
+    await queue.run(blob_table.expect, "parts/one", 1, 1000, 0.0)
+    assert await queue.run(blob_table.removable, blob_table.UNLINKED_AFTER_S, 10) == ["parts/one"]
+    assert await queue.run(blob_table.keep_part, job.id, "one", "parts/one", 1, 0.0) is None
+    assert await queue.run(blob_table.parts_of, job.id) == {}
+
+
+async def test_uploads_of_a_request_stay_however_long_it_takes(queue: Queue) -> None:
+    """As those of a batch with many lines, while another gateway removes what nobody holds."""
+    now_s = 0.0
+    queue.blobs._clock = lambda: now_s
+    async with queue.blobs.uploads() as uploads:
+        for number in range(10):
+            now_s += blob_table.UNLINKED_AFTER_S / 3
+            await uploads.write_bytes(b"%d" % number)
+            assert await queue.files_after_a_sweep() == number + 1
+
+
+@pytest.mark.parametrize(("removed", "left"), [(False, 1), (True, 0)])
+async def test_a_file_that_takes_long_to_move_stays_or_is_refused(
+    removed: bool, left: int, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s, put = 0.0, queue.blobs.store.put
+
+    def slow(writer: BlobWriter, path: str) -> None:
+        nonlocal now_s
+        put(writer, path)
+        now_s = blob_table.UNLINKED_AFTER_S
+        if removed:
+            asyncio.run_coroutine_threadsafe(queue.run(blob_table.removable, now_s, 10), loop).result()
+
+    loop = asyncio.get_running_loop()
+    queue.blobs._clock = lambda: now_s
+    monkeypatch.setattr(queue.blobs.store, "put", slow)
+    with pytest.raises(MotetError, match="took too long") if removed else nullcontext():
+        await queue.blobs.write_bytes(b"sound")
+    assert await queue.files_after_a_sweep() == left
 
 
 # --- Batches

@@ -30,7 +30,16 @@ _numbers = itertools.count()
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    return JobDatabase(tmp_path).run_here
+    """A queue in whose store two files were written."""
+    run = JobDatabase(tmp_path).run_here
+    write(run, SOUND)
+    write(run, TEXT)
+    return run
+
+
+def write(run: Run, blob: Blob) -> None:
+    """Lists a file that nobody holds yet, for a time after those of all tests."""
+    run(blob_table.expect, blob.path, blob.bytes, 10**6, 1e15)
 
 
 def a_job(owner: str = "me", *, at: float = 0.0, **fields: str) -> Job:
@@ -268,7 +277,7 @@ def test_a_blob_stays_as_long_as_somebody_holds_it(run: Run) -> None:
     assert removable(run) == [SOUND.path]
     run(blob_table.removed, [SOUND.path])
     assert removable(run) == []
-    assert run(blob_table.total_bytes) == 0
+    assert run(blob_table.total_bytes) == TEXT.bytes
 
 
 def test_equal_contents_are_stored_once(run: Run) -> None:
@@ -281,9 +290,10 @@ def test_equal_contents_are_stored_once(run: Run) -> None:
 
 def test_bytes_are_bounded(run: Run) -> None:
     run(blob_table.link, "one", SOUND, 0.0)
-    run(blob_table.expect, "cc/new", 50, 150, 0.0)
+    most = SOUND.bytes + TEXT.bytes + 50
+    run(blob_table.expect, "cc/new", 50, most, 0.0)
     with pytest.raises(MotetError) as full:
-        run(blob_table.expect, "cc/newer", 1, 150, 0.0)
+        run(blob_table.expect, "cc/newer", 1, most, 0.0)
     assert (full.value.failure.kind, full.value.failure.code) == ("storage_full", "jobs_full")
 
 
@@ -291,6 +301,7 @@ def test_finished_parts_are_dropped_when_the_job_ends(run: Run) -> None:
     job = a_job()
     queued(run, job)
     begun(run)
+    run(blob_table.expect, "parts/one", 5, 1000, 0.0)
     run(blob_table.keep_part, job.id, "address", "parts/one", 5, 0.0)
     assert run(blob_table.parts_of, job.id) == {"address": Part("parts/one", 5)}
     run(job_table.end, job.id, "worker", DONE, SETTINGS, 1.0)
@@ -319,6 +330,7 @@ def test_jobs_of_the_first_version_go_on(tmp_path: Path) -> None:
     """A service that is updated has jobs in its queue, of which no audio was charged yet."""
     folder, job = tmp_path / "jobs", a_job()
     first = JobDatabase(folder)
+    write(first.run_here, SOUND)
     queued(first.run_here, job)
     first.run_here(lambda connection: connection.execute("ALTER TABLE jobs DROP COLUMN seconds_charged"))
     first.run_here(lambda connection: connection.execute("PRAGMA user_version = 1"))

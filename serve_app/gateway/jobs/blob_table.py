@@ -16,6 +16,10 @@ UNLINKED_AFTER_S = 3600.0
 """A file of the store that nobody holds by then is of an upload that was interrupted."""
 
 
+BEING_REMOVED = -1.0
+"""The time of a path in the list whose file may be gone already: from then on nobody can hold it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
     """Where a finished part of a job is, and how many bytes it has."""
@@ -43,14 +47,29 @@ def total_bytes(connection: Connection) -> int:
 
 
 def link(connection: Connection, holder: str, blob: Blob, now_s: float) -> None:
-    """The holder has the blob. Of equal contents the file that was there first stays."""
+    """The holder has the blob. Of equal contents the file that was there first stays. Raises `MotetError` (not_found) if the
+    file was removed meanwhile."""
     row = connection.execute("SELECT path FROM blobs WHERE digest = ?", (blob.digest,)).fetchone()
     if row is None:
+        if not _taken(connection, blob.path):
+            raise gone()
         connection.execute("INSERT INTO blobs VALUES (?, ?, ?)", (blob.digest, blob.path, blob.bytes))
-        connection.execute("DELETE FROM unlinked WHERE path = ?", (blob.path,))
     elif row["path"] != blob.path:
         _remove_at(connection, blob.path, blob.bytes, now_s)
     connection.execute("INSERT OR IGNORE INTO links VALUES (?, ?)", (holder, blob.digest))
+
+
+def renew(connection: Connection, blobs: Sequence[Blob], now_s: float) -> None:
+    """Files that were written, and that nobody holds yet, stay as long as new ones. Raises `MotetError` (unavailable) if one
+    was removed."""
+    for blob in blobs:
+        changed = connection.execute(
+            "UPDATE unlinked SET remove_at = ? WHERE path = ? AND remove_at != ?",
+            (now_s + UNLINKED_AFTER_S, blob.path, BEING_REMOVED),
+        ).rowcount
+        if not changed:
+            cause = "What was written for this request is not there any more: writing took too long."
+            raise fail("unavailable", cause, "Send the request again.", code="content_gone")
 
 
 def release(connection: Connection, blobs: Sequence[Blob], now_s: float) -> None:
@@ -79,9 +98,13 @@ def blob_of(connection: Connection, digest: str) -> Blob:
 
 
 def removable(connection: Connection, now_s: float, most: int) -> list[str]:
-    """Paths whose files are to be removed now."""
-    rows = connection.execute("SELECT path FROM unlinked WHERE remove_at <= ? LIMIT ?", (now_s, most))
-    return [row["path"] for row in rows]
+    """Paths whose files are to be removed now. Nobody can hold them any more."""
+    rows = connection.execute("SELECT path FROM unlinked WHERE remove_at <= ? LIMIT ?", (now_s, most)).fetchall()
+    paths = [row["path"] for row in rows]
+    connection.executemany(
+        "UPDATE unlinked SET remove_at = ? WHERE path = ?", [(BEING_REMOVED, path) for path in paths]
+    )
+    return paths
 
 
 def removed(connection: Connection, paths: Sequence[str]) -> None:
@@ -91,13 +114,13 @@ def removed(connection: Connection, paths: Sequence[str]) -> None:
 
 def keep_part(connection: Connection, job: str, address: str, path: str, size: int, now_s: float) -> str | None:
     """A finished part of a job is in the store. Returns where it is: of equal parts the one that was there first stays. None
-    if the job was deleted or has ended, which its worker has not noticed yet; then the part is removed."""
+    if the job was deleted or has ended, which its worker has not noticed yet; then the part is removed. None, too, if it was
+    removed meanwhile."""
     open = connection.execute("SELECT 1 FROM jobs WHERE id = ? AND finished_at IS NULL", (job,)).fetchone()
     there = connection.execute("SELECT path FROM parts WHERE job = ? AND address = ?", (job, address)).fetchone()
-    if open is None or there is not None:
+    if open is None or there is not None or not _taken(connection, path):
         _remove_at(connection, path, size, now_s)
         return there["path"] if open and there else None
-    connection.execute("DELETE FROM unlinked WHERE path = ?", (path,))
     connection.execute("INSERT INTO parts VALUES (?, ?, ?, ?)", (job, address, path, size))
     return path
 
@@ -119,6 +142,13 @@ def drop_parts(connection: Connection, job: str, now_s: float, addresses: Sequen
             (now_s, *place),
         )
         connection.execute("DELETE FROM parts WHERE job = ? AND address = ?", place)
+
+
+def _taken(connection: Connection, path: str) -> bool:
+    """Takes a path from the list. False if its file is being removed, or is removed."""
+    return bool(
+        connection.execute("DELETE FROM unlinked WHERE path = ? AND remove_at != ?", (path, BEING_REMOVED)).rowcount
+    )
 
 
 def _remove_at(connection: Connection, path: str, size: int, at_s: float) -> None:

@@ -9,7 +9,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import cached_property
 from pathlib import Path
 
-from deployments.errors import fail
+from deployments.errors import MotetError, fail
 from serve_app.gateway.jobs import blob_table
 from serve_app.gateway.jobs.blob_store import BlobStore, BlobWriter
 from serve_app.gateway.jobs.database import JobDatabase
@@ -18,6 +18,8 @@ from serve_app.gateway.jobs.settings import JobSettings
 
 BLOCK_BYTES = 256 * 1024
 REMOVED_AT_ONCE = 500
+RENEWED_S = blob_table.UNLINKED_AFTER_S / 4
+"""How often a request that takes long says that what it wrote shall stay."""
 
 
 class Blobs:
@@ -52,7 +54,7 @@ class Blobs:
     @asynccontextmanager
     async def uploads(self) -> AsyncGenerator[Uploads]:
         """Writes blobs, and has them removed soon if the context fails."""
-        found = Uploads(self)
+        found = Uploads(self, self._clock)
         try:
             yield found
         except BaseException:
@@ -62,6 +64,11 @@ class Blobs:
     async def release(self, blobs: Sequence[Blob]) -> None:
         """Has written blobs removed soon, unless somebody holds them."""
         await self._database.run(blob_table.release, blobs, self._clock())
+
+    async def renew(self, blobs: Sequence[Blob]) -> None:
+        """Has written blobs, which nobody holds yet, stay as long as new ones. Raises `MotetError` (unavailable) if one is
+        gone."""
+        await self._database.run(blob_table.renew, blobs, self._clock())
 
     def writing(self) -> AbstractAsyncContextManager[BlobSink]:
         """A blob that is written piece by piece; it is discarded unless it is closed."""
@@ -76,11 +83,17 @@ class Blobs:
             await asyncio.shield(asyncio.to_thread(writer.discard))
 
     async def put(self, writer: BlobWriter) -> Blob:
-        """Moves a written file into the store."""
+        """Moves a written file into the store. Raises `MotetError` (unavailable) if that took so long that it was removed."""
         blob = await asyncio.to_thread(writer.close)
-        most = self._settings.max_bytes
-        await self._database.run(blob_table.expect, blob.path, blob.bytes, most, self._clock())
+        most, began_s = self._settings.max_bytes, self._clock()
+        await self._database.run(blob_table.expect, blob.path, blob.bytes, most, began_s)
         await asyncio.to_thread(self.store.put, writer, blob.path)
+        if self._clock() - began_s > RENEWED_S:
+            try:
+                await self.renew([blob])
+            except MotetError:
+                await asyncio.to_thread(self.store.remove, [blob.path])
+                raise
         return blob
 
     async def blob(self, digest: str) -> Blob:
@@ -116,21 +129,28 @@ class Blobs:
 
 
 class Uploads:
-    """Blobs that one request wrote."""
+    """Blobs that one request wrote. They stay until its end, however long it takes."""
 
-    def __init__(self, blobs: Blobs) -> None:
+    def __init__(self, blobs: Blobs, clock: Callable[[], float]) -> None:
         self._blobs = blobs
+        self._clock = clock
+        self._renewed_s = clock()
         self.written: list[Blob] = []
 
     async def write(self, blocks: AsyncIterable[bytes]) -> Blob:
         """See `Blobs.write`."""
-        self.written.append(await self._blobs.write(blocks))
-        return self.written[-1]
+        return await self._with(await self._blobs.write(blocks))
 
     async def write_bytes(self, data: bytes) -> Blob:
         """See `Blobs.write_bytes`."""
-        self.written.append(await self._blobs.write_bytes(data))
-        return self.written[-1]
+        return await self._with(await self._blobs.write_bytes(data))
+
+    async def _with(self, blob: Blob) -> Blob:
+        self.written.append(blob)
+        if self._clock() - self._renewed_s > RENEWED_S:
+            self._renewed_s = self._clock()
+            await self._blobs.renew(self.written)
+        return blob
 
     async def release(self) -> None:
         """Has them removed soon, unless somebody holds them."""
