@@ -163,6 +163,9 @@ class RecordingSettings(StrictModel):
     """Recordings of one helper at the same time. Others are refused with 429."""
     decoders: Count = 4
     """Recordings that a helper decodes at the same time. Those that wait for their upload are not counted."""
+    decoded_mb: Count = 512
+    """Decoded sound that a helper holds for all its recordings (2^20 bytes). A recording for which there is no room waits
+    before it is decoded, and its upload with it. Separation in chunks of 10 s takes 8 MB for stereo at 48 kHz."""
     decoder: DecoderSettings = DecoderSettings()
     """What decoding one recording may take."""
     max_in_flight: Count = 128

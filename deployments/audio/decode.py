@@ -23,7 +23,7 @@ from av.packet import Packet
 
 from deployments.audio.file_source import ByteSource, FileSource
 from deployments.audio.resample import Resampler
-from deployments.audio.sound_decoder import AudioInfo, Float, OpenDecoder
+from deployments.audio.sound_decoder import BLOCK_SECONDS, AudioInfo, Float, OpenDecoder
 from deployments.audio.stated_length import credible_seconds, first_mp3_frame, mp3_end, stated_seconds
 from deployments.errors import MotetError, fail
 
@@ -103,7 +103,7 @@ class AudioDecoder:
         sample_rate: int | None = None,
         mono: bool,
         max_seconds: float,
-        block_seconds: float = 1.0,
+        block_seconds: float = BLOCK_SECONDS,
         size_bytes: int | None = None,
     ) -> None:
         self._source = FileSource(io.BytesIO(file) if isinstance(file, bytes) else file, size_bytes)
@@ -242,7 +242,7 @@ def decode_stream(
     sample_rate: int | None = None,
     mono: bool,
     max_seconds: float,
-    block_seconds: float = 1.0,
+    block_seconds: float = BLOCK_SECONDS,
     open_decoder: OpenDecoder = AudioDecoder,
 ) -> Iterator[Float]:
     """The blocks of a decoder, which opens, and may fail, at the first block, and is closed at the end."""

@@ -23,7 +23,7 @@ from pydantic import TypeAdapter, ValidationError
 from deployments.audio import decoder_messages as messages
 from deployments.audio.decoder_process import STATUS, DecoderLimits
 from deployments.audio.file_source import ByteSource
-from deployments.audio.sound_decoder import AudioInfo, Float
+from deployments.audio.sound_decoder import BLOCK_SECONDS, AudioInfo, Float
 from deployments.errors import Failure, MotetError, fail
 from deployments.settings import DecoderSettings
 
@@ -71,7 +71,7 @@ class DecoderProcesses:
         sample_rate: int | None = None,
         mono: bool,
         max_seconds: float,
-        block_seconds: float = 1.0,
+        block_seconds: float = BLOCK_SECONDS,
         size_bytes: int | None = None,
     ) -> IsolatedDecoder:
         """What an `AudioDecoder` gives and raises, from another process, which reads `file` only forwards.

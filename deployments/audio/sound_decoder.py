@@ -13,6 +13,14 @@ from deployments.audio.file_source import ByteSource
 
 Float = NDArray[np.float32]
 
+BLOCK_SECONDS = 1.0
+"""The length of a block that a decoder gives, where the caller does not say."""
+
+
+def decoded_bytes(seconds: float, sample_rate: int, channels: int) -> int:
+    """The bytes of decoded sound, which is float32."""
+    return int(seconds * sample_rate * channels * np.dtype(np.float32).itemsize)
+
 
 @dataclass(frozen=True, slots=True)
 class AudioInfo:
@@ -47,7 +55,7 @@ class OpenDecoder(Protocol):
         sample_rate: int | None = None,
         mono: bool,
         max_seconds: float,
-        block_seconds: float = 1.0,
+        block_seconds: float = BLOCK_SECONDS,
         size_bytes: int | None = None,
     ) -> SoundDecoder:
         """The decoder."""

@@ -17,8 +17,9 @@ from typing import Any, NamedTuple, Protocol
 from deployments.audio.byte_pipe import BytePipe
 from deployments.audio.file_source import ByteSource
 from deployments.audio.isolated_decode import shared_decoder_processes
-from deployments.audio.sound_decoder import OpenDecoder
+from deployments.audio.sound_decoder import AudioInfo, OpenDecoder, SoundDecoder
 from deployments.errors import Failure
+from deployments.replica.decoded_memory import DecodedMemory, MemoryShare, released
 from deployments.replica.error_log import ignore_unwritten_lines, logged_failure
 from deployments.replica.live_turns import LiveFrames, LiveTurns
 from deployments.replica.malloc_trim import return_freed_memory
@@ -54,6 +55,9 @@ class CuttingTask(Protocol):
     ) -> Iterator[tuple[CutTicket, Any | None]]:
         """A ticket for each window or chunk with what an engine gets; None with a ticket that needs no engine."""
 
+    def held_bytes(self, info: AudioInfo, settings: Any, /) -> int:
+        """The most bytes of decoded sound that are held while such a recording is cut, with one window or chunk of it."""
+
 
 class Cut(NamedTuple):
     """The next ticket of a recording, and whether `Chunker.fetch` has something for it."""
@@ -73,13 +77,27 @@ class ChunkingSession:
         used_at_s: float,
         decoders: threading.Semaphore,
         open_decoder: OpenDecoder,
+        share: MemoryShare,
     ) -> None:
-        """`decoders` counts the recordings that may be decoded at the same time."""
+        """`decoders` counts the recordings that may be decoded at the same time, and `share` is this one's memory."""
         pipe = BytePipe(settings.block_bytes * READ_AHEAD_BLOCKS, settings.session_idle_s)
         self._pipe: BytePipe | None = pipe
         self._decoders = decoders
+        self._share = share
+
+        def open_in_turn(file: ByteSource | bytes, **arguments: Any) -> SoundDecoder:
+            decoder = open_decoder(file, **arguments)
+            if not share.taken:  # the recording; clips of speakers that are known are opened after it
+                try:
+                    with released(decoders):
+                        share.take(task.held_bytes(decoder.info, cut_settings))
+                except BaseException:
+                    decoder.close()
+                    raise
+            return decoder
+
         self._cuts: Iterator[tuple[CutTicket, Any | None]] = task.cut(
-            _PatientPipe(pipe, decoders), cut_settings, open_decoder
+            _PatientPipe(pipe, decoders), cut_settings, open_in_turn
         )
         self._ready: dict[int, Any] = {}
         self.used_at_s = used_at_s
@@ -105,6 +123,7 @@ class ChunkingSession:
             if found is None and (pipe := self._pipe):
                 pipe.abort()  # the rest of the upload is not read; without this its sender would wait for room forever
         if found is None:
+            self._share.close()
             return None
         ticket, payload = found
         if payload is not None:
@@ -127,6 +146,7 @@ class ChunkingSession:
             self._pipe.abort()
         self._pipe, self._cuts = None, iter(())
         self._ready.clear()
+        self._share.close()
 
 
 class _PatientPipe:
@@ -140,11 +160,8 @@ class _PatientPipe:
         """See `BytePipe.read`."""
         if self._pipe.ready:
             return self._pipe.read(size)
-        self._decoders.release()
-        try:
+        with released(self._decoders):
             return self._pipe.read(size)
-        finally:
-            self._decoders.acquire()
 
 
 class Chunker:
@@ -160,6 +177,7 @@ class Chunker:
         # A thread for each session, because a decoder that waits for its upload keeps its thread.
         self._threads = ThreadPoolExecutor(settings.max_sessions, thread_name_prefix="chunker")
         self._decoders = threading.Semaphore(settings.decoders)
+        self._memory = DecodedMemory(settings.decoded_mb * 2**20)
         self._processes = shared_decoder_processes(settings.decoder)
         self._processes.start()
         self._live = LiveTurns()
@@ -170,7 +188,10 @@ class Chunker:
             cause = f"{len(self._sessions)} recordings are in progress, as many as this service takes."
             return Failure("overloaded", cause, "Try again later.", code="too_many_recordings")
         now_s = self._timers.time()
-        session = ChunkingSession(task, cut_settings, self._settings, now_s, self._decoders, self._processes.open)
+        share = self._memory.share()
+        session = ChunkingSession(
+            task, cut_settings, self._settings, now_s, self._decoders, self._processes.open, share
+        )
         self._sessions[name] = session
         self._close_when_idle(name)
         return None

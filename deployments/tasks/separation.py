@@ -14,7 +14,7 @@ from deployments.audio.decode import AudioDecoder, decode_all
 from deployments.audio.file_source import ByteSource
 from deployments.audio.overlap_add import join
 from deployments.audio.resample import Resampler, rate_for
-from deployments.audio.sound_decoder import OpenDecoder, SoundDecoder
+from deployments.audio.sound_decoder import BLOCK_SECONDS, AudioInfo, OpenDecoder, SoundDecoder, decoded_bytes
 from deployments.engines.protocols import Chunk, Samples, SeparationEngine, SeparationTraits, Stems
 from deployments.errors import fail, quoted
 from deployments.settings import SeparationSettings
@@ -75,6 +75,11 @@ class SeparationTask:
                 ticket = ChunkTicket(chunk.index, chunk.last, rate, channels, plan)
                 ode = (self.ode_method, self.ode_step_size)
                 yield ticket, Chunk(chunk.samples, rate, chunk.index, self.description, reference, *ode)
+
+    def held_bytes(self, info: AudioInfo, _: float = 0.0) -> int:
+        """The bytes of a chunk that is filled, of one that was cut, and of a block, as float32."""
+        rate = rate_for(info.sample_rate, self.sample_rates)
+        return decoded_bytes(2 * self.chunk_seconds + BLOCK_SECONDS, rate, info.channels)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import numpy as np
 from deployments.audio.channels import Channels, read_channels
 from deployments.audio.decode import AudioDecoder
 from deployments.audio.file_source import ByteSource
-from deployments.audio.sound_decoder import OpenDecoder
+from deployments.audio.sound_decoder import BLOCK_SECONDS, AudioInfo, OpenDecoder, decoded_bytes
 from deployments.audio.voice_activity import speech_detector
 from deployments.audio.windows import SpeechWindow, WindowCutter
 from deployments.engines.protocols import (
@@ -60,6 +60,13 @@ class TranscriptionTask:
             for rows in read_channels(decoder, self.sample_rate, self.channels):
                 yield from cutter.push(rows)
             yield from cutter.finish()
+
+    def held_bytes(self, info: AudioInfo, settings: WindowSettings) -> int:
+        """The bytes of speech that waits, of the window that is cut from it, of one that was cut, and of a block."""
+        window_s = min(settings.window_s, self.max_window_s)
+        rows = info.channels if self.channels == "separate" else 1
+        block = decoded_bytes(BLOCK_SECONDS, info.sample_rate, info.channels)
+        return block + decoded_bytes(3 * window_s, self.sample_rate, rows)
 
 
 def task_for(traits: RecognitionTraits, options: RecognitionOptions) -> TranscriptionTask:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from deployments.audio.channels import read_channels
 from deployments.audio.decode import AudioDecoder
 from deployments.audio.file_source import ByteSource
-from deployments.audio.sound_decoder import OpenDecoder
+from deployments.audio.sound_decoder import BLOCK_SECONDS, AudioInfo, OpenDecoder, decoded_bytes
 from deployments.audio.stream_tail import StreamTail
 from deployments.audio.voice_activity import NETWORK_RATE, SpeechPart, VoiceActivity
 from deployments.engines.protocols import Samples
@@ -58,6 +58,11 @@ class VoiceActivityTask:
             for rows in read_channels(decoder, NETWORK_RATE, "mix"):
                 yield from reader.push(rows[0])
             yield reader.finish(), None
+
+    def held_bytes(self, info: AudioInfo, settings: WindowSettings) -> int:
+        """The bytes of a block. With speakers, those of the speech between two reports, too."""
+        block = decoded_bytes(BLOCK_SECONDS, info.sample_rate, info.channels)
+        return block + decoded_bytes(settings.report_s if self.speakers else 0.0, NETWORK_RATE, 1)
 
 
 class _SpeechReader:

@@ -10,7 +10,7 @@ import numpy as np
 
 from deployments.audio.decode import AudioDecoder
 from deployments.audio.file_source import ByteSource
-from deployments.audio.sound_decoder import OpenDecoder
+from deployments.audio.sound_decoder import AudioInfo, OpenDecoder, decoded_bytes
 from deployments.audio.speaker_embedding import SAMPLE_RATE, shared_encoder
 from deployments.engines.protocols import RecognitionOptions, Samples
 from deployments.errors import fail
@@ -47,8 +47,7 @@ class VoiceEmbeddingTask:
         encoder = shared_encoder()
         parts: list[Samples] = []
         held_s = speech_s = until_s = 0.0
-        task = TranscriptionTask(SAMPLE_RATE, RecognitionOptions(), settings.window_s, size_bytes=self.size_bytes)
-        with closing(task.cut(file, settings, open_decoder)) as windows:
+        with closing(self._windows(settings).cut(file, settings, open_decoder)) as windows:
             for ticket, window in windows:
                 until_s = ticket.until_s
                 if window is not None and held_s < MAX_SPEECH_S:
@@ -60,3 +59,10 @@ class VoiceEmbeddingTask:
             raise fail("invalid", cause, f"Send at least {MIN_SPEECH_S:g} s.", param="file", code="too_little_speech")
         samples = np.concatenate(parts)[: round(MAX_SPEECH_S * SAMPLE_RATE)]
         yield EmbeddingTicket(0, until_s, encoder.embed(samples), min(speech_s, MAX_SPEECH_S)), None
+
+    def held_bytes(self, info: AudioInfo, settings: WindowSettings) -> int:
+        """The bytes of the windows' own, and of the speech that is described."""
+        return self._windows(settings).held_bytes(info, settings) + decoded_bytes(MAX_SPEECH_S, SAMPLE_RATE, 1)
+
+    def _windows(self, settings: WindowSettings) -> TranscriptionTask:
+        return TranscriptionTask(SAMPLE_RATE, RecognitionOptions(), settings.window_s, size_bytes=self.size_bytes)

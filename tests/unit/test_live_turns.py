@@ -200,6 +200,9 @@ def test_sessions_do_not_wait_for_recordings_that_are_decoded() -> None:
             decoded.wait()
             yield from ()
 
+        def held_bytes(self, *_: Any) -> int:
+            return 0
+
     async def run() -> None:
         helper = Chunker(RecordingSettings(decoders=1))
         decoding = []

@@ -41,6 +41,9 @@ class LinesTask:
         for index, line in enumerate(text.split(b"\n")):
             yield LineTicket(index), line or None
 
+    def held_bytes(self, *_: Any) -> int:
+        return 0
+
 
 async def text(*blocks: bytes) -> AsyncIterator[bytes]:
     for block in blocks:

@@ -1,0 +1,153 @@
+"""The decoded sound that the recordings of an audio helper hold together is bounded, and those that wait come in turn."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import threading
+import wave
+from typing import Any
+
+import pytest
+
+from deployments.audio.sound_decoder import AudioInfo
+from deployments.engines.protocols import RecognitionOptions
+from deployments.errors import Failure, MotetError
+from deployments.replica.chunker import Chunker, Cut
+from deployments.replica.decoded_memory import DecodedMemory, MemoryShare
+from deployments.settings import RecordingSettings, WindowSettings
+from deployments.tasks.separation import SeparationTask
+from deployments.tasks.transcription import TranscriptionTask
+from deployments.tasks.voice_activity import VoiceActivityTask
+from deployments.tasks.voice_embedding import VoiceEmbeddingTask
+
+LONGEST_S = 60.0
+RATE = 16_000
+STEREO = AudioInfo(48_000, 2, "mp3")
+LONG_S = 4 * 3600.0
+
+
+def recording(seconds: int) -> bytes:
+    """A WAV file of silence, mono."""
+    with io.BytesIO() as file:
+        with wave.open(file, "wb") as writer:
+            writer.setnchannels(1)
+            writer.setsampwidth(2)
+            writer.setframerate(RATE)
+            writer.writeframes(bytes(2 * RATE * seconds))
+        return file.getvalue()
+
+
+def taking(share: MemoryShare, size: int) -> threading.Thread:
+    """A thread that takes a share."""
+    thread = threading.Thread(target=share.take, args=(size,))
+    thread.start()
+    return thread
+
+
+def until_some_wait(memory: DecodedMemory, count: int) -> None:
+    """Returns when so many recordings wait for their shares."""
+    pause = threading.Event()
+    while len(memory._waiting) < count:
+        pause.wait(0.001)
+
+
+def test_shares_are_taken_in_turn_and_one_that_is_too_large_alone() -> None:
+    memory = DecodedMemory(100)
+    first, large, small = (memory.share() for _ in range(3))
+    first.take(60)
+    threads = []
+    for place, (share, size) in enumerate(((large, 500), (small, 10)), 1):
+        threads.append(taking(share, size))
+        until_some_wait(memory, place)
+    assert not large.taken and not small.taken  # though the small one would fit
+    first.close()
+    threads[0].join(LONGEST_S)
+    assert (large.taken, small.taken, memory.held) == (True, False, 500)
+    large.close()
+    threads[1].join(LONGEST_S)
+    assert (small.taken, memory.held) == (True, 10)
+    for share in (small, small, first):
+        share.close()
+    assert memory.held == 0
+
+
+def test_a_share_that_is_closed_no_longer_waits() -> None:
+    memory = DecodedMemory(100)
+    first, second, third = (memory.share() for _ in range(3))
+    first.take(100)
+    second.close()
+    with pytest.raises(MotetError, match="given up"):
+        second.take(1)
+    first.close()
+    third.take(100)
+    assert memory.held == 100
+
+
+@pytest.mark.parametrize(
+    ("task", "settings", "most"),
+    [
+        (SeparationTask((48_000,), 10.0, 3.0), LONG_S, 21 * 48_000 * 2 * 4),
+        (SeparationTask((16_000,), 60.0, 3.0), LONG_S, 121 * 16_000 * 2 * 4),
+        (TranscriptionTask(16_000, RecognitionOptions(), 30.0), WindowSettings(), 90 * 16_000 * 4 + 48_000 * 2 * 4),
+        (
+            TranscriptionTask(16_000, RecognitionOptions(), 30.0, "separate"),
+            WindowSettings(),
+            90 * 16_000 * 2 * 4 + 48_000 * 2 * 4,
+        ),
+        (VoiceActivityTask(), WindowSettings(), 48_000 * 2 * 4),
+    ],
+)
+def test_a_task_says_how_much_decoded_sound_it_holds(task: Any, settings: Any, most: int) -> None:
+    assert task.held_bytes(STEREO, settings) == most
+
+
+def test_the_embedding_of_a_voice_holds_more_than_its_windows() -> None:
+    windows = TranscriptionTask(16_000, RecognitionOptions(), 30.0).held_bytes(STEREO, WindowSettings())
+    assert VoiceEmbeddingTask().held_bytes(STEREO, WindowSettings()) > windows
+
+
+async def separated(helper: Chunker, name: str, data: bytes, most: list[int]) -> list[int] | Failure:
+    """The places of the chunks of a recording, which a model takes one by one."""
+    task = SeparationTask((RATE,), 10.0, 3.0)
+    assert await helper.open(name, task, LONG_S) is None
+    feeding = asyncio.create_task(helper.feed(name, data, True))
+    found = []
+    while (cut := await helper.next(name)) is not None:
+        if isinstance(cut, Failure):
+            return cut
+        assert isinstance(cut, Cut)
+        most[0] = max(most[0], helper._memory.held)
+        found.append(cut.ticket.index)
+        await helper.fetch(name, cut.ticket.index)
+    await feeding
+    await helper.close(name)
+    return found
+
+
+async def test_recordings_wait_for_the_memory_of_others_and_hold_no_decoder_meanwhile() -> None:
+    """A chunk of 10 s at 16 kHz has 0.6 MB; three recordings would take 4 MB."""
+    helper, most = Chunker(RecordingSettings(decoded_mb=2, decoders=1)), [0]
+    async with asyncio.timeout(LONGEST_S):
+        data = recording(20)
+        found = await asyncio.gather(*(separated(helper, str(number), data, most) for number in range(3)))
+    assert found == [[0, 1, 2]] * 3
+    assert 0 < most[0] <= 2 * 2**20
+    assert helper._memory.held == 0
+
+
+async def test_a_client_that_leaves_while_its_recording_waits_holds_up_nobody() -> None:
+    helper, most = Chunker(RecordingSettings(decoded_mb=1, decoders=1)), [0]
+    data = recording(20)
+    async with asyncio.timeout(LONGEST_S):
+        assert await helper.open("first", SeparationTask((RATE,), 10.0, 3.0), LONG_S) is None
+        feeding = asyncio.create_task(helper.feed("first", data, True))
+        assert isinstance(await helper.next("first"), Cut)
+        leaving = asyncio.create_task(separated(helper, "leaving", data, most))
+        await asyncio.to_thread(until_some_wait, helper._memory, 1)
+        last = asyncio.create_task(separated(helper, "last", data, most))
+        await helper.close("leaving")
+        assert isinstance(await leaving, Failure)
+        await helper.close("first")
+        assert await last == [0, 1, 2]
+        await feeding
