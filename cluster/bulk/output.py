@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cluster.bulk import failed_rows
+from cluster.bulk.binary_column import Data, cells_of
 from cluster.bulk.job import BulkOrder, BulkTranscriptionOrder
 from cluster.bulk.other_columns import as_json, columns_of, with_columns
 from cluster.bulk.results import OUTPUT
@@ -137,7 +138,7 @@ def write_folder(
     written = [manifest]
     with replacing(manifest) as half, half.open("w", encoding="utf-8") as lines:
         for table, given in zip(results, others, strict=True):
-            for facts in table.to_pylist():
+            for facts in _facts_of(table):
                 if content := _content(facts, order):
                     path = folder / f"{_file_stem(facts, taken)}.{content.extension}"
                     path.parent.mkdir(exist_ok=True)
@@ -148,12 +149,19 @@ def write_folder(
     return written
 
 
+def _facts_of(table: pa.Table) -> Iterator[Facts]:
+    """The rows of a table. Their sound stays where it is, in the part that is mapped."""
+    rows = table.drop_columns(["audio"]).to_pylist()
+    for facts, sound in zip(rows, cells_of(table.column("audio")), strict=True):
+        yield {**facts, "audio": sound}
+
+
 @dataclass(frozen=True, slots=True)
 class _Content:
     """What is in the file of a result."""
 
     extension: str
-    data: bytes
+    data: Data
 
 
 def _content(facts: Facts, order: BulkOrder) -> _Content | None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from cluster.bulk.binary_column import Data, binary_column
 from deployments.engines.protocols import FinishReason
 from deployments.errors import Failure
 
@@ -78,7 +79,7 @@ class RowResult:
     seconds: float = 0.0
     text: str | None = None
     stem: str | None = None
-    audio: bytes | None = None
+    audio: Data | None = None
     format: str | None = None
     sample_rate: int | None = None
     sha256: str | None = None
@@ -99,7 +100,7 @@ Outcome = Sequence[RowResult] | Failure
 """The results of one item, or why there are none."""
 
 
-def digest_of(data: bytes) -> str:
+def digest_of(data: Data) -> str:
     """The SHA-256 of the `sha256` column, in hexadecimal digits."""
     return hashlib.sha256(data).hexdigest()
 
@@ -109,7 +110,9 @@ def table_of(
 ) -> pa.Table:
     """Converts keys and outcomes to a `RESULT` table. `given` has the columns of results that failed, by key."""
     rows = [row for key, outcome in outcomes for row in _rows(key, outcome, model, given.get(key, {}))]
-    return pa.Table.from_pylist(rows, schema=RESULT)
+    audio = binary_column([row.get("audio") for row in rows])
+    table = pa.Table.from_pylist([{**row, "audio": None} for row in rows], schema=RESULT)
+    return table.set_column(RESULT.get_field_index("audio"), RESULT.field("audio"), audio)
 
 
 def _rows(key: str, outcome: Outcome, model: str, given: Mapping[str, Any]) -> list[Mapping[str, Any]]:

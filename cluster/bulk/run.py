@@ -208,7 +208,7 @@ def _joined(batch: Batch, alone: Mapping[str, RenderedBatch], model: str) -> Ren
 
 
 def _table(made: RenderedBatch) -> pa.Table:
-    return pa.ipc.open_file(made.part).read_all()
+    return pa.ipc.open_file(pa.py_buffer(made.part)).read_all()
 
 
 class _ProgressCounter:

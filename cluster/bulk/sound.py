@@ -6,6 +6,7 @@ import io
 from contextlib import closing
 from dataclasses import dataclass
 
+from cluster.bulk.binary_column import Data, SpooledBytes
 from deployments.audio.decode import AudioDecoder
 from deployments.audio.encode import header_of, open_encoder
 from deployments.audio.formats import AudioFormat
@@ -17,14 +18,15 @@ HOURS_S = 24 * 3600.0
 
 
 class SoundBytes:
-    """One encoded sound, from samples at `source_rate` Hz. It holds encoded bytes and no samples. See `open_encoder`."""
+    """One encoded sound, from samples at `source_rate` Hz. It holds no samples. The encoded bytes of a long sound are in a
+    temporary file. See `open_encoder`."""
 
     def __init__(self, form: AudioFormat, source_rate: int, channels: int, sample_rate: int | None = None) -> None:
         self._format = form
         self._channels = channels
         self._source_rate = source_rate
         self._encoder = open_encoder(form, source_rate, channels, sample_rate=sample_rate)
-        self._body = bytearray()
+        self._body = SpooledBytes()
         self._samples = 0
 
     @property
@@ -40,19 +42,20 @@ class SoundBytes:
     def write(self, samples: Samples) -> None:
         """Takes the next samples, (n,) or (channels, n)."""
         self._samples += samples.shape[-1]
-        self._body += self._encoder.encode(samples)
+        self._body.write(self._encoder.encode(samples))
 
-    def finish(self) -> bytes:
+    def finish(self) -> Data:
         """The whole file."""
-        self._body += self._encoder.finish()
+        self._body.write(self._encoder.finish())
         self._encoder.close()
-        header = header_of(self._format, self._encoder.sample_rate, self._channels, self._encoder.written)
-        self._body[: len(header)] = header
-        return bytes(self._body)
+        return self._body.finish(
+            header_of(self._format, self._encoder.sample_rate, self._channels, self._encoder.written)
+        )
 
     def close(self) -> None:
-        """Frees the codec. Safe to call after `finish`."""
+        """Frees the codec. Safe to call after `finish`, whose result stays."""
         self._encoder.close()
+        self._body.close()
 
 
 @dataclass(frozen=True, slots=True)

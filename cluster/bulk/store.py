@@ -14,10 +14,12 @@ import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 import pyarrow as pa
 
+from cluster.bulk.binary_column import HELD_BYTES, Data, mapped
 from cluster.bulk.results import RESULT
 from deployments.errors import fail
 
@@ -90,7 +92,7 @@ class JobStore:
         """The names of the batches that have a part."""
         return {path.name.removesuffix(PART) for path in self._parts.glob(f"*{PART}")}
 
-    def put(self, name: str, part: bytes) -> None:
+    def put(self, name: str, part: Data) -> None:
         """Stores a part. The same name always has the same bytes."""
         write_whole(self._parts / (name + PART), part)
 
@@ -105,12 +107,21 @@ class JobStore:
             (self._parts / (name + PART)).unlink(missing_ok=True)
 
 
-def part_bytes(table: pa.Table) -> bytes:
-    """Converts a `RESULT` table to the bytes of a part file."""
-    sink = pa.BufferOutputStream()
+def part_bytes(table: pa.Table) -> Data:
+    """Converts a `RESULT` table to the bytes of a part file. Raises `OSError`."""
+    if table.nbytes > HELD_BYTES:
+        with NamedTemporaryFile() as file:
+            with pa.OSFile(file.name, "wb") as sink:
+                _write_part(table, sink)
+            return mapped(file)
+    memory = pa.BufferOutputStream()
+    _write_part(table, memory)
+    return bytes(memory.getvalue())
+
+
+def _write_part(table: pa.Table, sink: pa.NativeFile) -> None:
     with pa.ipc.new_file(sink, RESULT) as writer:
         writer.write_table(table)
-    return bytes(sink.getvalue())
 
 
 def cut_to_bytes(text: str, most: int) -> str:
@@ -118,10 +129,10 @@ def cut_to_bytes(text: str, most: int) -> str:
     return text.encode()[:most].decode(errors="ignore")
 
 
-def write_whole(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: Data) -> None:
     """Writes a file that appears, or changes, only once it is on the disk."""
     with replacing(path) as half:
-        half.write_bytes(data)
+        half.write_bytes(memoryview(data))
 
 
 @contextmanager

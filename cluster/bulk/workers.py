@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -20,6 +20,7 @@ from ray.data import ActorPoolStrategy, DataContext, Dataset, TaskPoolStrategy
 from ray.exceptions import RayError
 from ray.util.annotations import RayDeprecationWarning
 
+from cluster.bulk.binary_column import Data, binary_column, cells_of
 from cluster.bulk.job import BulkJob
 from cluster.bulk.plan import Batch, WorkItem, from_json, given_of, item_of, to_json
 from cluster.bulk.rendering import Renderer, renderer_of
@@ -67,7 +68,7 @@ class RenderedBatch:
     """A finished batch: its part file, the number of items that failed, the seconds of sound in it, and its size."""
 
     name: str
-    part: bytes
+    part: Data
     failed: int
     seconds: float
     size: int
@@ -81,6 +82,24 @@ def rendered_batch(name: str, items: Sequence[WorkItem], outcomes: Sequence[Outc
     seconds = sum(outcome[0].seconds for outcome in outcomes if isinstance(outcome, Sequence) and outcome)
     size = sum(item.size for item in items)
     return RenderedBatch(name, part_bytes(table_of(keyed, model, given_of(items))), len(failed), seconds, size)
+
+
+def rendered_table(made: Sequence[RenderedBatch]) -> pa.Table:
+    """Batches on their way back, as a `RENDERED` table."""
+    facts = [{name: getattr(batch, name) for name in ("name", "failed", "seconds", "size")} for batch in made]
+    parts = binary_column([batch.part for batch in made])
+    return pa.Table.from_pylist(facts, schema=RENDERED).set_column(1, RENDERED.field("part"), parts)
+
+
+def batches_in(table: pa.Table) -> Iterator[RenderedBatch]:
+    """The batches of a `RENDERED` table. Their parts stay where they are, in the object store. Raises `MotetError` if the
+    worker could not render anything."""
+    rows = table.drop_columns(["part"]).to_pylist()
+    for facts, part in zip(rows, cells_of(table.column("part")), strict=True):
+        if refused := facts.pop("refused"):
+            raise fail("unavailable", refused)
+        assert part is not None, "a batch that was rendered has a part"
+        yield RenderedBatch(part=part, **facts)
 
 
 class Worker:
@@ -104,7 +123,7 @@ class Worker:
         """Renders the batches of a `SENT` table, to a `RENDERED` table."""
         if isinstance(self._renderer, MotetError):
             return pa.Table.from_pylist([{"refused": str(self._renderer)}], schema=RENDERED)
-        return pa.Table.from_pylist([asdict(self._made(facts)) for facts in sent.to_pylist()], schema=RENDERED)
+        return rendered_table([self._made(facts) for facts in sent.to_pylist()])
 
     def render(self, items: Sequence[WorkItem], recordings: Sequence[bytes | None]) -> list[Outcome]:
         """Renders items on the engine's thread. Raises `MotetError` if the engine could not be loaded."""
@@ -227,10 +246,7 @@ def _rendered(batches: Sequence[Batch], job: BulkJob, hardware: HardwareClass, w
         )
         blocks: Iterable[Any] = made.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
         for block in blocks:
-            for facts in block.to_pylist():
-                if refused := facts.pop("refused"):
-                    raise fail("unavailable", refused)
-                yield RenderedBatch(**facts)
+            yield from batches_in(block)
 
 
 def map_with_workers(

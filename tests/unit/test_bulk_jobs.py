@@ -203,7 +203,7 @@ def test_a_row_at_another_rate_and_loudness_has_the_same_times(wishes: dict[str,
     rate = wishes.get("sample_rate", 8000)
     assert (levelled.seconds, levelled.timings) == (plain.seconds, plain.timings)
     assert (plain.sample_rate, levelled.sample_rate) == (24_000, rate)
-    data = levelled.audio or b""
+    data = bytes(levelled.audio or b"")
     samples = to_float(g711.decode(data, "mu")) if "sample_rate" not in wishes else soundfile.read(io.BytesIO(data))[0]
     assert len(samples) == resampled_length(round(plain.seconds * 24_000), 24_000, rate)
     assert loudness_of(np.asarray(samples, np.float32), rate) == pytest.approx(-30.0, abs=1.0)
@@ -1082,7 +1082,7 @@ class Streaming(LiveService):
     def whole(self, form: AudioFormat, channels: int = 1) -> bytes:
         local = SoundBytes(form, self.rate, channels)
         local.write(self.sound(channels))
-        return local.finish()
+        return bytes(local.finish())
 
     def _answer(self, request: httpx.Request) -> httpx.Response:
         if request.url.path == "/v1/audio/separations":

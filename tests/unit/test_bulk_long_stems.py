@@ -1,0 +1,146 @@
+"""The stems of a long recording in a bulk job: they are in files, and not in memory."""
+
+from __future__ import annotations
+
+import mmap
+import threading
+import tracemalloc
+import wave
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from cluster.bulk import binary_column, store
+from cluster.bulk.binary_column import Data, SpooledBytes, cells_of
+from cluster.bulk.plan import Batch
+from cluster.bulk.rendering import renderer_of
+from cluster.bulk.results import RowResult, table_of
+from cluster.bulk.row import Row, row_of_file
+from cluster.bulk.settings import Layout
+from cluster.bulk.workers import RenderedBatch, batches_in, rendered_batch, rendered_table
+from deployments.errors import MotetError
+from serve_app.bulk import BulkOptions, job_of
+from tests.unit.test_bulk_jobs import app_of, contents, engine_of, run
+
+RATE = 16_000
+JOB = job_of(app_of("identity"), "separation", None, BulkOptions(chunk_seconds=1.0, overlap_seconds=0.3), None)[0]
+
+
+def recording(folder: Path, seconds: int) -> Row:
+    """A WAV file of noise, mono."""
+    path = folder / "long.wav"
+    noise = np.random.default_rng(0).integers(-9000, 9000, seconds * RATE, np.int16)
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(RATE)
+        file.writeframes(noise.tobytes())
+    return row_of_file("long", path)
+
+
+def rendered(batches: Sequence[Batch]) -> Iterator[RenderedBatch]:
+    """Each batch, on the way that it takes from a worker to the job."""
+    renderer = renderer_of(JOB, engine_of(JOB))
+    for batch in batches:
+        sounds = [Path(item.recording.path).read_bytes() for item in batch.items if item.recording]
+        made = rendered_batch(batch.name, batch.items, renderer.render(batch.items, sounds), JOB.model.model)
+        yield from batches_in(rendered_table([made]))
+
+
+def hold(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    """Bytes of which more are in a file."""
+    monkeypatch.setattr(binary_column, "HELD_BYTES", most)
+    monkeypatch.setattr(store, "HELD_BYTES", most)
+
+
+@pytest.mark.parametrize("layout", ["folder", "parquet"])
+def test_the_output_is_the_same_whether_stems_are_in_files_or_in_memory(
+    layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = recording(tmp_path, 3)
+    run(JOB, tmp_path / "memory", rendered, [row], layout)
+    hold(monkeypatch, 1000)
+    run(JOB, tmp_path / "files", rendered, [row], layout)
+    assert contents(tmp_path / "memory") == contents(tmp_path / "files") != {}
+
+
+def test_stems_of_a_long_recording_take_no_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside the recording, which is as large as its stem and is read as a whole."""
+    hold(monkeypatch, 2**16)
+    run(JOB, tmp_path / "warm", rendered, [recording(tmp_path, 3)], "folder")
+    row = recording(tmp_path, 300)
+    assert row.recording is not None
+    size, arrow, arrow_before = row.recording.size, ArrowPeak(), pa.total_allocated_bytes()
+    tracemalloc.start()
+    try:
+        with arrow:
+            run(JOB, tmp_path / "out", rendered, [row], "folder")
+        python = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert (tmp_path / "out" / "audio" / "long.audio.wav").stat().st_size == pytest.approx(size, rel=0.01)
+    assert python < 1.5 * size
+    assert arrow.most - arrow_before < 0.5 * size
+
+
+class ArrowPeak:
+    """The most bytes that Arrow allocates meanwhile, which Python does not trace."""
+
+    def __init__(self) -> None:
+        self.most = 0
+        self._ended = threading.Event()
+        self._watch = threading.Thread(target=self._look)
+
+    def __enter__(self) -> None:
+        self._watch.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._watch.join()
+
+    def _look(self) -> None:
+        while not self._ended.wait(0.001):
+            self.most = max(self.most, pa.total_allocated_bytes())
+
+
+def test_many_bytes_are_mapped_and_stay_after_their_file_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    hold(monkeypatch, 10)
+    body = SpooledBytes()
+    for _ in range(5):
+        body.write(b"0123456")
+    made = body.finish(b"head")
+    body.close()
+    body.close()
+    assert isinstance(made, mmap.mmap)
+    assert bytes(made) == b"head456" + 4 * b"0123456"
+
+
+def test_few_bytes_are_in_memory() -> None:
+    body = SpooledBytes()
+    body.write(b"0123456")
+    assert body.finish(b"head") == b"head456"
+
+
+def test_cells_are_what_was_put_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    hold(monkeypatch, 1)
+    body = SpooledBytes()
+    body.write(b"mapped")
+    cells: list[Data | None] = [b"one", None, b"", body.finish(b"")]
+    results = [RowResult(audio=cell) for cell in cells]
+    for given in (cells, cells[:3]):
+        column = table_of([("key", results[: len(given)])], "model").column("audio")
+        assert [None if cell is None else bytes(cell) for cell in cells_of(column)] == [
+            None if cell is None else bytes(cell) for cell in given
+        ]
+    assert [None if cell is None else bytes(cell) for cell in cells_of(column.slice(1))] == [None, b""]
+    assert list(cells_of(pa.chunked_array([], pa.large_binary()))) == []
+
+
+def test_a_worker_that_cannot_render_says_why() -> None:
+    table = rendered_table([]).schema.empty_table()
+    refused = pa.Table.from_pylist([{"refused": "No room."}], schema=table.schema)
+    with pytest.raises(MotetError, match=r"No room\."):
+        list(batches_in(refused))
