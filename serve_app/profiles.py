@@ -112,6 +112,16 @@ A cluster keeps Ray's defaults: its machines run other work too.
 """
 
 
+STORE_CAP = "RAY_DEFAULT_OBJECT_STORE_MAX_MEMORY_BYTES"
+SHARED_MEMORY = "/dev/shm"  # noqa: S108
+SMALLEST_STORE = 75 * 1024 * 1024
+"""Bytes. Ray starts no smaller object store."""
+CAPPED_STORE = 10**10
+"""Bytes. Ray itself keeps a store that would be larger than this within shared memory."""
+STORE_PART = 0.9
+"""Of shared memory: other programs put a little there too."""
+
+
 LOOPBACK_ONLY = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 """With it Ray takes 127.0.0.1 for this machine's address, as on a Mac, and its servers listen there only."""
 
@@ -141,7 +151,7 @@ def environment(
     """
     wanted = EVERYWHERE | ray_environment(present) | {VARIABLE: edge.model_dump_json()}
     if "RAY_ADDRESS" not in present:
-        wanted |= ONE_MACHINE | LOOPBACK_ONLY
+        wanted |= ONE_MACHINE | LOOPBACK_ONLY | object_store(shared_memory(), present)
     if profile == "throughput":
         wanted |= _haproxy(folder, port, edge)
         if "RAY_ADDRESS" not in present:
@@ -168,6 +178,26 @@ def node_environment(present: Mapping[str, str]) -> dict[str, str]:
         "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": LARGEST_MESSAGE,
     }
     return {name: value for name, value in wanted.items() if name not in present}
+
+
+def shared_memory() -> int:
+    """Free bytes of this machine's shared memory; 0 where there is none, as on a Mac."""
+    try:
+        found = os.statvfs(SHARED_MEMORY)
+    except OSError:
+        return 0
+    return found.f_bsize * found.f_bavail
+
+
+def object_store(shared: int, present: Mapping[str, str]) -> dict[str, str]:
+    """The variable that keeps Ray's object store within `shared` bytes of shared memory, if that is large enough for one.
+
+    Ray wants 30 % of the memory, and puts the store on the disk where shared memory is smaller, as in most containers.
+    What the caller has set already wins.
+    """
+    cap = int(shared * STORE_PART)
+    fits = SMALLEST_STORE <= cap < CAPPED_STORE and STORE_CAP not in present
+    return {STORE_CAP: str(cap)} if fits else {}
 
 
 def folder_for_sockets() -> str:

@@ -27,4 +27,5 @@ def join(
 
     Then, on the first of them: [bold]RAY_ADDRESS=192.168.0.2:6379 motet serve[/bold]
     """
-    node.join(address, hardware, port, profiles.node_environment(os.environ))
+    store = profiles.object_store(profiles.shared_memory(), os.environ)
+    node.join(address, hardware, port, profiles.node_environment(os.environ) | store)

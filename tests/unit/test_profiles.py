@@ -5,22 +5,29 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import get_args
 
 import pytest
 
+from cluster import join as node
+from serve_app import profiles
+from serve_app.cli.join import join
 from serve_app.cli.serve_process import url_of
 from serve_app.edge.settings import FRONT_HOST, EdgeSettings, edge_of
 from serve_app.profiles import (
     ONE_MACHINE,
+    STORE_CAP,
     Profile,
     environment,
     fitting,
     folder_for_sockets,
     free_port,
     node_environment,
+    object_store,
     write_haproxy_program,
 )
 
@@ -127,3 +134,41 @@ def test_where_a_client_finds_the_service(host: str, url: str) -> None:
 def test_sockets_fit_into_an_address(usual: str, folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", usual)
     assert folder_for_sockets() == folder
+
+
+RAYS_STORE = "from ray._private.utils import resolve_object_store_memory as store; print(store(24 * 10**9))"
+"""Prints how large Ray makes the object store of a machine with 24 GB of free memory."""
+CONTAINER = 2 * 1024**3
+"""Bytes of shared memory in the container of compose.yaml."""
+
+
+def test_rays_objects_stay_in_a_containers_shared_memory() -> None:
+    environ = os.environ | object_store(CONTAINER, {})
+    done = subprocess.run([sys.executable, "-c", RAYS_STORE], env=environ, capture_output=True, text=True, timeout=60)
+    assert int(done.stdout) == int(0.9 * CONTAINER)
+
+
+@pytest.mark.parametrize("shared", [0, 64 * 1024**2, 12 * 1024**3])
+def test_ray_chooses_where_shared_memory_is_large_or_too_small_for_a_store(shared: int) -> None:
+    assert object_store(shared, {}) == {}
+
+
+def test_the_store_that_the_caller_set_wins() -> None:
+    assert object_store(CONTAINER, {STORE_CAP: "1"}) == {}
+
+
+def test_services_and_machines_that_join_keep_their_store_in_shared_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    joined: list[Mapping[str, str]] = []
+    monkeypatch.setattr(profiles, "shared_memory", lambda: CONTAINER)
+    monkeypatch.setattr(node, "join", lambda address, kind, port, environment: joined.append(environment))
+    join(None)
+    for found in (joined[0], environment("plain", FOLDER, 8000, {})):
+        assert found[STORE_CAP] == str(int(0.9 * CONTAINER))
+    assert STORE_CAP not in environment("plain", FOLDER, 8000, {"RAY_ADDRESS": "10.0.0.1:6379"})
+
+
+def test_shared_memory_is_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(profiles, "SHARED_MEMORY", str(tmp_path))
+    assert profiles.shared_memory() > 0
+    monkeypatch.setattr(profiles, "SHARED_MEMORY", str(tmp_path / "none"))
+    assert profiles.shared_memory() == 0
