@@ -28,7 +28,7 @@ FILES: Mapping[str, tuple[str, ...]] = {
 HEAD = "# Made from cluster/launch/helm/motet by `make manifests`: change the chart.\n"
 HOW = """\
 #
-# Motet on Kubernetes with KubeRay 1.5.1 or newer (token authentication, labels of worker groups), without Helm:
+# Motet on Kubernetes with KubeRay 1.6 or newer (a secret for token authentication, labels of worker groups), without Helm:
 #
 #   kubectl create namespace motet
 #   kubectl -n motet create secret generic motet-ray-token --from-literal=auth_token="$(openssl rand -hex 32)"

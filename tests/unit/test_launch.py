@@ -99,6 +99,27 @@ def test_no_pod_runs_as_root_or_gains_rights_and_every_container_is_bounded_and_
             assert {"readinessProbe", "livenessProbe"} <= set(container)
 
 
+def groups_of_pods() -> list[Any]:
+    """The head and the groups of workers."""
+    cluster = ray_service()["rayClusterConfig"]
+    return [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
+
+
+def test_the_object_store_of_every_pod_fits_into_its_shared_memory() -> None:
+    """Ray would want 30 % of the pod's memory, and would put the store on the disk."""
+    for group in groups_of_pods():
+        volumes = {volume["name"]: volume for volume in group["template"]["spec"]["volumes"]}
+        limit = re.fullmatch(r"(\d+)Gi", volumes["shm"]["emptyDir"]["sizeLimit"])
+        assert limit is not None
+        assert 0.75 < int(group["rayStartParams"]["object-store-memory"]) / (int(limit[1]) * 1024**3) < 0.95
+
+
+def test_kuberay_shares_the_folder_of_rays_logs_with_the_autoscaler() -> None:
+    """It mounts the volume `ray-logs` of the head at /tmp/ray, and makes an empty one if there is none of this name."""
+    (container,) = groups_of_pods()[0]["template"]["spec"]["containers"]
+    assert {"name": "ray-logs", "mountPath": "/tmp/ray"} in container["volumeMounts"]
+
+
 def test_groups_are_the_hardware_classes_and_the_gpu_one_starts_at_nothing() -> None:
     cluster = ray_service()["rayClusterConfig"]
     groups = {group["groupName"]: group for group in cluster["workerGroupSpecs"]}
