@@ -17,18 +17,27 @@ TEST_EXTRAS := test,torch,transformers,kokoro,stems,mlx
 # skipped. See NOTICE.
 RESTRICTED ?=
 
-.PHONY: serve test check check-types check-pages check-style check-spelling docs demo bench notebooks audit manifests sbom clean
+.PHONY: serve test test-long check check-types check-pages check-style check-spelling docs demo bench notebooks audit manifests sbom clean
 
 serve: $(VENV)/installed
 	@$(BIN)/motet serve
 
-# Two at a time, each module in one process. Those that hold times or fill the cores come last, one at a time.
-TWO := --numprocesses 2 --dist loadfile
-test: $(VENV)/installed-test $(CLIENTS)/installed $(if $(RESTRICTED),$(VENV)/installed-restricted)
+# Two at a time: each module in one process, but all tests of the shared service in the same one. Those that hold times or fill
+# the cores come last, one at a time.
+TWO := --numprocesses 2 --dist loadgroup
+INSTALLED_FOR_TESTS := $(VENV)/installed-test $(CLIENTS)/installed $(if $(RESTRICTED),$(VENV)/installed-restricted)
+test: $(INSTALLED_FOR_TESTS)
 	@failed=0; \
-	$(BIN)/python -m pytest $(TWO) tests/unit || failed=1; \
-	$(BIN)/python -m pytest $(TWO) -m "not alone" tests/integration tests/e2e || failed=1; \
-	$(BIN)/python -m pytest -m alone tests/integration tests/e2e || failed=1; \
+	$(BIN)/python -m pytest $(TWO) --dist loadfile -m "not long" tests/unit || failed=1; \
+	$(BIN)/python -m pytest $(TWO) -m "not alone and not long" tests/integration tests/e2e || failed=1; \
+	$(BIN)/python -m pytest -m "alone and not long" tests/integration tests/e2e || failed=1; \
+	exit $$failed
+
+# Those that take longest and break least, before a release.
+test-long: $(INSTALLED_FOR_TESTS)
+	@failed=0; \
+	$(BIN)/python -m pytest $(TWO) -m "long and not alone" || failed=1; \
+	$(BIN)/python -m pytest -m "long and alone" || failed=1; \
 	exit $$failed
 
 PROSE := README.md CONTRIBUTING.md CHANGELOG.md SECURITY.md ./docs ./serve_app ./deployments ./cluster

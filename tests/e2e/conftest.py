@@ -51,7 +51,25 @@ STOP_S = 60.0
 POLL_S = 0.1
 MARK = "MOTET_E2E_MARK"
 KEYS = ("motet-test-key", "another-key")
+PROFILES = ["throughput", pytest.param("plain", marks=pytest.mark.long)]
+"""The profiles of a service. `plain` is `throughput` without HAProxy in front; test_doors.py starts it each time."""
 PANGRAM = "The quick brown fox jumps over the lazy dog, and then it sleeps under a tree."
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of two test processes, one gets all tests that use the shared service, which is then started once. The others of a
+    module stay together."""
+    for item in items:
+        group = "service" if _uses_the_shared_service(item) else item.path.stem
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
+def _uses_the_shared_service(item: pytest.Item) -> bool:
+    """Whether its fixture `service` is the one below, and none of its own module."""
+    assert isinstance(item, pytest.Function)
+    found = item._fixtureinfo.name2fixturedefs.get("service")
+    return found is not None and found[-1].func.__module__ == __name__
 
 
 def wait_for(found: Callable[[], Found], seconds: float, what: str) -> Found:

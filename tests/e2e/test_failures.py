@@ -13,14 +13,14 @@ import httpx
 import pytest
 from websockets.sync.client import connect
 
-from tests.e2e.conftest import Service, config_of, wait_for
+from tests.e2e.conftest import PROFILES, Service, config_of, wait_for
 
 LOGGED_WITHIN_S = 20.0
 GOOD = "The first sentence is long enough to be a piece of its own, and nothing at all is wrong with it. "
 POISONED = GOOD + "This one is poison to the engine."
 
 
-@pytest.fixture(scope="module", params=["throughput", "plain"])
+@pytest.fixture(scope="module", params=PROFILES)
 def tone_service(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A service whose engine fails on a text with the word "poison" in it."""
     folder = tmp_path_factory.mktemp(f"failures-{request.param}")

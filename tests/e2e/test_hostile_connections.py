@@ -19,7 +19,7 @@ import pytest
 from serve_app.cli.processes import command_line
 from serve_app.edge.errors import RETRY_AFTER_S
 
-from .conftest import Service, answers, config_of, wait_for
+from .conftest import PROFILES, Service, answers, config_of, wait_for
 from .health_watch import HealthWatch
 
 pytestmark = pytest.mark.alone
@@ -58,7 +58,7 @@ UPGRADE = (
 )
 
 
-@pytest.fixture(scope="module", params=["throughput", "plain"])
+@pytest.fixture(scope="module", params=PROFILES)
 def edge_service(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A small service of each profile, with short deadlines."""
     folder = tmp_path_factory.mktemp(f"edge-{request.param}")

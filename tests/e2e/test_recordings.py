@@ -13,7 +13,7 @@ import httpx
 import numpy as np
 import pytest
 
-from .conftest import Float, Service, config_of, encoded, from_int16, wait_for, word_errors
+from .conftest import PROFILES, Float, Service, config_of, encoded, from_int16, wait_for, word_errors
 
 PATH = "/v1/audio/transcriptions"
 RATE = 24_000
@@ -38,7 +38,7 @@ BACK_S = 60.0
 BOUNDARY = b"--b\r\n"
 
 
-@pytest.fixture(scope="module", params=["throughput", "plain"])
+@pytest.fixture(scope="module", params=PROFILES)
 def service(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     folder = tmp_path_factory.mktemp(f"recordings-{request.param}")
     models = {

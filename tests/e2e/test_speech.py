@@ -198,6 +198,7 @@ def test_the_first_sound_leaves_before_the_rest_is_made(reading: Reading) -> Non
     assert reading.work_until_first < reading.work / 10
 
 
+@pytest.mark.long
 def test_three_thousand_words_come_whole_and_in_order(reading: Reading, client: OpenAI) -> None:
     assert len(LONG_TEXT.split()) >= 3000
     items = len(re.findall("Item", LONG_TEXT))

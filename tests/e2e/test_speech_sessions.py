@@ -22,7 +22,7 @@ from websockets.typing import Subprotocol
 
 from deployments.engines.simulated.engine import tone
 
-from .conftest import KEYS, ROOT, Float, Service, config_of, from_int16, heard_in, wait_for, word_errors
+from .conftest import KEYS, PROFILES, ROOT, Float, Service, config_of, from_int16, heard_in, wait_for, word_errors
 
 RATE = 24_000
 CHARACTER_MS = 20
@@ -33,7 +33,7 @@ CONFIG = {"type": "session.config", "model": "tone", "response_format": "pcm"}
 BEARER = {"Authorization": f"Bearer {KEYS[0]}"}
 
 
-@pytest.fixture(scope="module", params=["throughput", "plain"])
+@pytest.fixture(scope="module", params=PROFILES)
 def toned(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A service with keys and a model of tones, behind each of the fronts."""
     profile: str = request.param

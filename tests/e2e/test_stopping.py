@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.e2e.conftest import STOP_S, Service, config_of, wait_for
+from tests.e2e.conftest import PROFILES, STOP_S, Service, config_of, wait_for
 
 LONG = "A long text that goes on. " * 16
 SLOW = {"step_ms": 50, "character_ms": 50}
@@ -25,7 +25,7 @@ def config_in(folder: Path, **settings: object) -> Path:
     return config_of(folder, arguments)
 
 
-@pytest.fixture(params=["throughput", "plain"])
+@pytest.fixture(params=PROFILES)
 def service(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Service]:
     running = Service.start(config_in(tmp_path), tmp_path, profile=request.param)
     yield running

@@ -44,6 +44,7 @@ def test_a_voice_agent(service: Service, tmp_path: Path) -> None:
     assert (tmp_path / "answer.wav").stat().st_size > 20_000
 
 
+@pytest.mark.long
 def test_an_audiobook(service: Service, tmp_path: Path) -> None:
     run("tutorials/audiobook.md", service, tmp_path, until="Check it")
     rows = [json.loads(line) for line in (tmp_path / "book" / "manifest.jsonl").read_text().splitlines()]

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 HIDE = """
 import sys
@@ -77,6 +79,7 @@ def test_the_benchmarks_are_found_without_the_command_line() -> None:
     assert "--device {cpu,cuda}" in said
 
 
+@pytest.mark.long
 def test_small_models_of_all_voices_speak() -> None:
     said = bare(
         "import tempfile, pathlib, torch, numpy as np\n"

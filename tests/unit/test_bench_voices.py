@@ -36,6 +36,7 @@ def contest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SoproContest:
     return SoproContest(tmp_path / "sopro", 1.6, TINY)
 
 
+@pytest.mark.long
 def test_every_figure_is_measured(contest: SoproContest, tmp_path: Path) -> None:
     plan = VoicesPlan(1.6, 1, 1, (1, 4, 8), (Bucket(2, 128), Bucket(8, 128)), 0.4)
     sheet = Sheet(voices._wanted("sopro", plan), print)
@@ -56,6 +57,7 @@ def test_both_sides_speak_as_long(contest: SoproContest) -> None:
     assert all(0 < first < ours.seconds for first in ours.first_audio)
 
 
+@pytest.mark.long
 def test_a_soak_frees_every_slot(contest: SoproContest) -> None:
     sheet = Sheet(voices_soak.SOAK, print)
     voices_soak.soak(sheet, contest, minutes=0.5, clock=partial(next, itertools.count()))  # 30 steps, a second each

@@ -18,6 +18,7 @@ from tests.unit.indextts_models import TINY
 SHAPE = {"gpt": {**TINY["gpt"], "number_text_tokens": 4096}}
 
 
+@pytest.mark.long
 def test_every_figure_is_measured(tmp_path: Path) -> None:
     pytest.importorskip("indextts25")
     plan = IndexVoicesPlan(10, 1, voices_indextts.OURS)
@@ -28,6 +29,7 @@ def test_every_figure_is_measured(tmp_path: Path) -> None:
     assert figures["int8, 4 at once"].value and figures["memory, package"].value
 
 
+@pytest.mark.long
 def test_a_soak_frees_every_slot(tmp_path: Path) -> None:
     pytest.importorskip("indextts25")
     contest = IndexContest(tmp_path / "model", 10, SHAPE)

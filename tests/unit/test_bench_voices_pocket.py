@@ -37,6 +37,7 @@ def contest(tmp_path: Path) -> PocketContest:
     return PocketContest(tmp_path, SECONDS, model, codec)
 
 
+@pytest.mark.long
 def test_every_figure_is_measured(contest: PocketContest) -> None:
     plan = PocketVoicesPlan(SECONDS, 1, (1, 8))
     sheet = Sheet(wanted(plan), print)
@@ -49,6 +50,7 @@ def test_every_stream_lasts_as_long_as_the_packages(contest: PocketContest) -> N
     assert run_package(contest.package[0], 0).seconds_of_audio == pytest.approx(SECONDS)
 
 
+@pytest.mark.long
 def test_a_soak_fills_and_frees_every_slot(contest: PocketContest) -> None:
     sheet = Sheet(voices_soak.SOAK, print)
     voices_soak.soak(sheet, contest, minutes=0.5, clock=partial(next, itertools.count()))  # 30 steps, a second each

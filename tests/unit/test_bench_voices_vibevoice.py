@@ -43,6 +43,7 @@ def contest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> VibeVoiceContest
     return VibeVoiceContest(tmp_path, TINY, "int8", "cpu", voices_vibevoice.package_shapes(small(TINY)))
 
 
+@pytest.mark.long
 def test_every_figure_is_measured(contest: VibeVoiceContest, tmp_path: Path) -> None:
     plan = step_plan(TINY, (1, 2), captured=True)
     sheet = Sheet(voices_steps.wanted(plan), print)
@@ -57,6 +58,7 @@ def test_every_stream_lasts_as_long(contest: VibeVoiceContest) -> None:
     assert run_together(contest, 2).seconds_of_audio == pytest.approx(2 * int(0.3 * 7.5) / 7.5)
 
 
+@pytest.mark.long
 def test_a_soak_frees_every_slot(contest: VibeVoiceContest) -> None:
     sheet = Sheet(voices_soak.SOAK, print)
     voices_soak.soak(sheet, contest, minutes=0.03)

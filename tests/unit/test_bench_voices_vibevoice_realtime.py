@@ -27,6 +27,7 @@ def contest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> VibeVoiceRealtim
     return VibeVoiceRealtimeContest(tmp_path, TINY, "int8", "cpu", read("vibevoice_realtime")["tiny"])
 
 
+@pytest.mark.long
 def test_every_figure_is_measured(contest: VibeVoiceRealtimeContest) -> None:
     plan = step_plan(TINY, (1, 2), captured=True)
     sheet = Sheet(voices_steps.wanted(plan), print)
@@ -41,6 +42,7 @@ def test_every_stream_lasts_as_long(contest: VibeVoiceRealtimeContest) -> None:
     assert run_together(contest, 2).seconds_of_audio == pytest.approx(2 * seconds)
 
 
+@pytest.mark.long
 def test_a_soak_frees_every_slot(contest: VibeVoiceRealtimeContest) -> None:
     sheet = Sheet(voices_soak.SOAK, print)
     voices_soak.soak(sheet, contest, minutes=0.03)

@@ -323,6 +323,7 @@ def test_a_cut_is_in_a_pause_or_at_the_quietest_moment() -> None:
     assert cuts_of(loud) == [pytest.approx(7.1 * RATE, abs=0.1 * RATE)]
 
 
+@pytest.mark.long
 def test_a_long_talk_is_heard_as_offline(tiny: WhisperEngine) -> None:
     pause = np.zeros(RATE // 3, np.float32)
     samples = np.concatenate([part for text in SENTENCES * 2 for part in (spoken(text, RATE), pause)])

@@ -42,6 +42,7 @@ def test_after_the_loss_of_a_zone_its_clients_are_served_by_the_others() -> None
     assert all(point.first_p95_ms is not None and point.first_p95_ms < 1000 for point in during)
 
 
+@pytest.mark.long
 def test_the_autoscaler_does_not_oscillate_under_a_steady_load(monkeypatch: pytest.MonkeyPatch) -> None:
     """It did, when a short queue ended most replicas at once."""
     placement = plan_file.read("cold-morning").models["voice"].placements[0].model_dump()

@@ -369,6 +369,7 @@ def test_thirty_two_streams_join_leave_and_are_cancelled_without_a_trace(folder:
         np.testing.assert_allclose(joined(heard[number]), samples, rtol=0, atol=1e-4)
 
 
+@pytest.mark.long
 def test_a_long_script_holds_one_piece_at_a_time(folder: Path) -> None:
     """Pieces that were said leave nothing: of all that lives, a script holds as much near its end as near its beginning."""
     engine = loaded(folder, most_seconds=8 * 320 / RATE)

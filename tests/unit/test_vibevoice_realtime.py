@@ -366,6 +366,7 @@ def _with_leavers(
     return heard
 
 
+@pytest.mark.long
 def test_a_long_text_holds_one_piece_at_a_time(folder: Path) -> None:
     engine = endless(loaded(folder, frames=8))
     pieces = tuple(PIECES[n % len(PIECES)] for n in range(80))

@@ -97,6 +97,7 @@ def test_a_prompt_steers_the_spelling(engine: WhisperEngine) -> None:
     assert "Katharine" in heard[1]
 
 
+@pytest.mark.long
 def test_a_full_window_is_heard_to_its_end(engine: WhisperEngine) -> None:
     """Whisper tends to stop after the last time it names, and the rest of the window would be lost."""
     numbers = range(120, 128)
