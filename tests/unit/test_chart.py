@@ -15,8 +15,8 @@ from serve_app.edge.settings import OWN_PAGES, EdgeSettings, edge_of
 from tests.manifests import CHART, KUBERAY, manifests, rendered
 from tests.unit.test_launch import ROOT, mistakes_in
 
-KUBERNETES = ("1.28", "1.34")
-"""The oldest that the chart names, and a newer one."""
+KUBERNETES = ("1.28", "1.37")
+"""The oldest that the chart names, and the newest that the library knows."""
 OF_OPERATORS = {"RayService", "PodMonitor", "PrometheusRule"}
 WARNING = 2
 
