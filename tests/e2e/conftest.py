@@ -66,10 +66,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _uses_the_shared_service(item: pytest.Item) -> bool:
-    """Whether its fixture `service` is the one below, and none of its own module."""
+    """Whether its fixture `service` is the one below, and none of its own module; a parameter may name it, too."""
     assert isinstance(item, pytest.Function)
     found = item._fixtureinfo.name2fixturedefs.get("service")
-    return found is not None and found[-1].func.__module__ == __name__
+    if found is None:
+        return hasattr(item, "callspec") and "service" in item.callspec.params.values()
+    return found[-1].func.__module__ == __name__
 
 
 def wait_for(found: Callable[[], Found], seconds: float, what: str) -> Found:
