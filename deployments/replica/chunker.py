@@ -19,7 +19,7 @@ from deployments.audio.file_source import ByteSource
 from deployments.audio.isolated_decode import shared_decoder_processes
 from deployments.audio.sound_decoder import AudioInfo, OpenDecoder, SoundDecoder
 from deployments.errors import Failure
-from deployments.replica.decoded_memory import DecodedMemory, MemoryShare, released
+from deployments.replica.decoded_memory import DecodedMemory, MemoryShare, without_permit
 from deployments.replica.error_log import ignore_unwritten_lines, logged_failure
 from deployments.replica.live_turns import LiveFrames, LiveTurns
 from deployments.replica.malloc_trim import return_freed_memory
@@ -89,7 +89,7 @@ class ChunkingSession:
             decoder = open_decoder(file, **arguments)
             if not share.taken:  # the recording; clips of speakers that are known are opened after it
                 try:
-                    with released(decoders):
+                    with without_permit(decoders):
                         share.take(task.held_bytes(decoder.info, cut_settings))
                 except BaseException:
                     decoder.close()
@@ -120,10 +120,11 @@ class ChunkingSession:
             with self._decoders:
                 found = next(self._cuts, None)
         finally:
-            if found is None and (pipe := self._pipe):
-                pipe.abort()  # the rest of the upload is not read; without this its sender would wait for room forever
+            if found is None:
+                self._share.close()
+                if pipe := self._pipe:
+                    pipe.abort()  # the rest of the upload is not read; without this its sender would wait for room forever
         if found is None:
-            self._share.close()
             return None
         ticket, payload = found
         if payload is not None:
@@ -160,7 +161,7 @@ class _PatientPipe:
         """See `BytePipe.read`."""
         if self._pipe.ready:
             return self._pipe.read(size)
-        with released(self._decoders):
+        with without_permit(self._decoders):
             return self._pipe.read(size)
 
 
@@ -177,7 +178,7 @@ class Chunker:
         # A thread for each session, because a decoder that waits for its upload keeps its thread.
         self._threads = ThreadPoolExecutor(settings.max_sessions, thread_name_prefix="chunker")
         self._decoders = threading.Semaphore(settings.decoders)
-        self._memory = DecodedMemory(settings.decoded_mb * 2**20)
+        self._memory = DecodedMemory(settings.decoded_mb * 2**20, settings.decoded_wait_s)
         self._processes = shared_decoder_processes(settings.decoder)
         self._processes.start()
         self._live = LiveTurns()

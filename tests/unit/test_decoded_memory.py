@@ -14,7 +14,7 @@ from deployments.audio.sound_decoder import AudioInfo
 from deployments.engines.protocols import RecognitionOptions
 from deployments.errors import Failure, MotetError
 from deployments.replica.chunker import Chunker, Cut
-from deployments.replica.decoded_memory import DecodedMemory, MemoryShare
+from deployments.replica.decoded_memory import MOST_PASSED, DecodedMemory, MemoryShare
 from deployments.settings import RecordingSettings, WindowSettings
 from deployments.tasks.separation import SeparationTask
 from deployments.tasks.transcription import TranscriptionTask
@@ -38,6 +38,11 @@ def recording(seconds: int) -> bytes:
         return file.getvalue()
 
 
+def unstated(data: bytes) -> bytes:
+    """A WAV file without its length, as from a live source, so that a decoder finds out that it is too long on the way."""
+    return data[:4] + b"\xff" * 4 + data[8:40] + b"\xff" * 4 + data[44:]
+
+
 def taking(share: MemoryShare, size: int) -> threading.Thread:
     """A thread that takes a share."""
     thread = threading.Thread(target=share.take, args=(size,))
@@ -52,28 +57,53 @@ def until_some_wait(memory: DecodedMemory, count: int) -> None:
         pause.wait(0.001)
 
 
-def test_shares_are_taken_in_turn_and_one_that_is_too_large_alone() -> None:
-    memory = DecodedMemory(100)
-    first, large, small = (memory.share() for _ in range(3))
+def test_small_shares_pass_a_large_one_a_few_times() -> None:
+    memory = DecodedMemory(100, LONGEST_S)
+    first, large = memory.share(), memory.share()
     first.take(60)
-    threads = []
-    for place, (share, size) in enumerate(((large, 500), (small, 10)), 1):
-        threads.append(taking(share, size))
-        until_some_wait(memory, place)
-    assert not large.taken and not small.taken  # though the small one would fit
+    threads = [taking(large, 100)]
+    until_some_wait(memory, 1)
+    for _ in range(MOST_PASSED):
+        small = memory.share()
+        small.take(10)
+        small.close()
+    last = memory.share()
+    threads.append(taking(last, 10))
+    until_some_wait(memory, 2)
+    assert not large.taken and not last.taken  # though the last would fit
     first.close()
     threads[0].join(LONGEST_S)
-    assert (large.taken, small.taken, memory.held) == (True, False, 500)
+    assert (large.taken, last.taken, memory.held) == (True, False, 100)
     large.close()
     threads[1].join(LONGEST_S)
-    assert (small.taken, memory.held) == (True, 10)
-    for share in (small, small, first):
+    assert (last.taken, memory.held) == (True, 10)
+    for share in (last, last, first):
         share.close()
     assert memory.held == 0
 
 
+def test_a_share_of_more_than_all_is_refused_at_once() -> None:
+    memory = DecodedMemory(100 * 2**20, LONGEST_S)
+    memory.share().take(2**20)
+    with pytest.raises(MotetError, match="takes 101 MB") as caught:
+        memory.share().take(101 * 2**20)
+    assert caught.value.failure.kind == "too_large"
+    assert memory.held == 2**20
+
+
+def test_a_share_waits_for_a_limited_time() -> None:
+    memory = DecodedMemory(100, most_wait_s=0.01)
+    first, second = memory.share(), memory.share()
+    first.take(60)
+    with pytest.raises(MotetError, match="Try again later") as caught:
+        second.take(41)
+    assert caught.value.failure.kind == "overloaded"
+    memory.share().take(40)
+    assert memory.held == 100
+
+
 def test_a_share_that_is_closed_no_longer_waits() -> None:
-    memory = DecodedMemory(100)
+    memory = DecodedMemory(100, LONGEST_S)
     first, second, third = (memory.share() for _ in range(3))
     first.take(100)
     second.close()
@@ -137,7 +167,7 @@ async def test_recordings_wait_for_the_memory_of_others_and_hold_no_decoder_mean
 
 
 async def test_a_client_that_leaves_while_its_recording_waits_holds_up_nobody() -> None:
-    helper, most = Chunker(RecordingSettings(decoded_mb=1, decoders=1)), [0]
+    helper, most = Chunker(RecordingSettings(decoded_mb=2, decoders=1)), [0]
     data = recording(20)
     async with asyncio.timeout(LONGEST_S):
         assert await helper.open("first", SeparationTask((RATE,), 10.0, 3.0), LONG_S) is None
@@ -151,3 +181,15 @@ async def test_a_client_that_leaves_while_its_recording_waits_holds_up_nobody() 
         await helper.close("first")
         assert await last == [0, 1, 2]
         await feeding
+
+
+async def test_a_recording_whose_decoding_fails_gives_its_memory_back() -> None:
+    helper, most = Chunker(RecordingSettings()), [0]
+    async with asyncio.timeout(LONGEST_S):
+        assert await helper.open("long", SeparationTask((RATE,), 10.0, 3.0), 15.0) is None
+        feeding = asyncio.create_task(helper.feed("long", unstated(recording(20)), True))
+        while isinstance(cut := await helper.next("long"), Cut):
+            most[0] = max(most[0], helper._memory.held)
+        await feeding
+    assert isinstance(cut, Failure) and most[0] > 0
+    assert helper._memory.held == 0  # before the session is closed
