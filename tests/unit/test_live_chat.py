@@ -150,6 +150,13 @@ def test_calls_without_numbers_and_with_one_id_are_told_apart_by_their_names() -
     assert found == [(0, "add", "{"), (0, "", "}"), (1, "now", "{}")]
 
 
+def test_calls_without_numbers_that_repeat_their_name_are_one_until_their_arguments_are_complete() -> None:
+    pieces = ('{"a": {"b"', ": 1}", "}", '{"a": 2', "}")
+    parts = read(*(call(None, piece, "add", "c0") for piece in pieces), DONE)
+    found = [(part.index, part.arguments) for part in parts if isinstance(part, CallPart)]
+    assert found == list(zip((0, 0, 0, 1, 1), pieces, strict=True))
+
+
 def test_a_long_answer_ends() -> None:
     stream = Stream(*(chunk(content="Hello. ") for _ in range(100)))
     parts = run(lambda: parts_of(endpoint(stream, max_answer_characters=20)))

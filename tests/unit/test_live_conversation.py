@@ -135,6 +135,24 @@ def test_an_output_does_not_answer_two_calls() -> None:
         items.add(call("c1"), "root")
 
 
+def test_an_answered_call_gets_no_earlier_output() -> None:
+    items, _ = conversation()
+    first = items.add(call("c1"))
+    items.add(FunctionCallOutput(call_id="c1", output="3"))
+    with pytest.raises(MotetError, match="No function call before this item"):
+        items.add(FunctionCallOutput(call_id="c1", output="4"), first.id)
+
+
+def test_calls_with_one_id_are_in_messages_of_their_own() -> None:
+    items, _ = conversation()
+    for answer in ("3", "4"):
+        items.add(call("c1"))
+        items.add(FunctionCallOutput(call_id="c1", output=answer))
+    messages = items.messages()
+    assert [message["role"] for message in messages] == ["assistant", "tool", "assistant", "tool"]
+    assert [message["content"] for message in messages[1::2]] == ["3", "4"]
+
+
 async def test_turns_are_awaited() -> None:
     items, _ = conversation()
     items.add_turn("a")

@@ -102,6 +102,8 @@ class _Assembly:
     reason: str = "stop"
     usage: Mapping[str, Any] = field(default_factory=dict)
     ids: dict[int, str] = field(default_factory=dict)
+    names: dict[int, str] = field(default_factory=dict)
+    arguments: dict[int, str] = field(default_factory=dict)
 
     def take(self, chunk: Mapping[str, Any]) -> Iterator[AnswerPart]:
         """The parts in a chunk. Unknown fields are ignored, such as a model's reasoning."""
@@ -122,21 +124,34 @@ class _Assembly:
     def _call(self, call: Mapping[str, Any]) -> CallPart:
         function = _mapping(call.get("function"))
         call_id, index = call.get("id"), call.get("index")
-        if not isinstance(index, int):  # some servers send each call whole and without a number
-            index = self._index_of(call_id, begins=bool(function.get("name")))
+        name, arguments = str(function.get("name") or ""), function.get("arguments") or ""
+        if not isinstance(index, int):  # as some servers send calls, whole or in parts
+            index = self._index_of(call_id, name)
         if index not in self.ids and len(self.ids) == MAX_CALLS:
             raise _unreadable(f"more than {MAX_CALLS} function calls")
-        name, arguments = str(function.get("name") or ""), function.get("arguments") or ""
         if index not in self.ids and not name:
             raise _unreadable("a function call without a name")
         self.ids.setdefault(index, str(call_id or ""))
+        self.names.setdefault(index, name)
         text = arguments if isinstance(arguments, str) else json.dumps(arguments)
+        self.arguments[index] = self.arguments.get(index, "") + text
         return CallPart(index, self.ids[index], name, text)
 
-    def _index_of(self, call_id: object, *, begins: bool) -> int:
-        """The number of a call without one: that of the last call with its id, unless it begins, with its name."""
-        known = [number for number, id in self.ids.items() if id == call_id and not begins]
-        return known[-1] if known else len(self.ids)
+    def _index_of(self, call_id: object, name: str) -> int:
+        """The number of a call without one: that of the last call with its id, unless another begins. That has a name, and
+        either it is a different one or the arguments of the last call are complete."""
+        last = max((number for number, id in self.ids.items() if id == call_id), default=None)
+        begins = last is None or (name and (name != self.names[last] or _is_whole_object(self.arguments[last])))
+        return len(self.ids) if last is None or begins else last
+
+
+def _is_whole_object(text: str) -> bool:
+    if not text.rstrip().endswith("}"):
+        return False
+    try:
+        return isinstance(from_json_text(text), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

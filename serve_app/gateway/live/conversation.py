@@ -178,13 +178,13 @@ class Conversation:
         if isinstance(item, Message):
             return
         entries = [entry.item for entry in self._entries]
-        answered = answered_calls([*entries[:at], item, *entries[at:]])
+        before, answered = answered_calls(entries), answered_calls([*entries[:at], item, *entries[at:]])
         if isinstance(item, FunctionCall):
             waiting = (each for place, each in enumerate(entries) if place + (place >= at) not in answered)
             if any(isinstance(each, FunctionCall) and each.call_id == item.call_id for each in waiting):
                 cause = f"A function call without an output has the id {quoted(item.call_id)} already."
                 raise fail("invalid", cause, "Send another call_id.", param="item.call_id")
-        elif at not in answered.values():
+        elif at not in (output for call, output in answered.items() if call not in before):
             cause = f"No function call before this item has the id {quoted(item.call_id)} and no output."
             raise fail("invalid", cause, "Send the call_id of such a call.", param="item.call_id")
 
@@ -212,7 +212,7 @@ def chat_messages(items: Sequence[Item]) -> list[dict[str, Any]]:
     """Items as messages of `/chat/completions`.
 
     Chat models want the outputs of functions right after their calls, and refuse calls without outputs. Such calls are left
-    out, and so are outputs whose calls were forgotten.
+    out, and so are outputs whose calls were forgotten. The ids of the calls of one message differ.
     """
     answered = answered_calls(items)
     messages: list[dict[str, Any]] = []
@@ -220,6 +220,9 @@ def chat_messages(items: Sequence[Item]) -> list[dict[str, Any]]:
     for place, item in enumerate(items):
         if isinstance(item, FunctionCall):
             output = items[answered[place]] if place in answered else None
+            if any(call.call_id == item.call_id for call, _ in calls):
+                _add_calls(messages, calls)
+                calls = []
             calls += [(item, output)] if isinstance(output, FunctionCallOutput) else []
         elif isinstance(item, Message) and item.words.strip():
             _add_calls(messages, calls)
