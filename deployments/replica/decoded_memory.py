@@ -13,8 +13,8 @@ MOST_PASSED = 8
 
 
 class DecodedMemory:
-    """Gives recordings their share of `most_bytes`, in the order in which they ask, except that small ones may pass each large
-    one up to `MOST_PASSED` times. Safe for threads."""
+    """Gives recordings their share of `most_bytes`, in the order in which they ask, except that small ones may pass each
+    large one up to `MOST_PASSED` times. Safe for threads."""
 
     def __init__(self, most_bytes: int, most_wait_s: float) -> None:
         """A recording that has waited for `most_wait_s` seconds is refused."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -237,7 +238,7 @@ def begin_batch(run: Run, owner: str, settings: JobSettings) -> JobBatch:
 def test_open_batches_are_bounded_for_a_client_and_for_all(run: Run) -> None:
     settings = JobSettings(max_batches=3, max_batches_per_client=2)
     first, *_ = (begin_batch(run, owner, settings) for owner in ("me", "me", "you"))
-    for owner, whose in (("me", "This client"), ("she", "The service")):
+    for owner, whose in (("me", "This client .* Cancel some"), ("she", "The service .* Try again later")):
         with pytest.raises(MotetError, match=whose) as refused:
             begin_batch(run, owner, settings)
         assert (refused.value.failure.kind, refused.value.failure.code) == ("overloaded", "too_many_batches")
@@ -245,8 +246,8 @@ def test_open_batches_are_bounded_for_a_client_and_for_all(run: Run) -> None:
     begin_batch(run, "me", settings)
 
 
-@pytest.mark.parametrize(("most", "most_per_client", "left"), [(9, 2, ["me", "me", "you"]), (2, 2, ["me", "me"])])
-def test_as_many_batches_that_ended_are_listed_as_may_be_open(
+@pytest.mark.parametrize(("most", "most_per_client", "left"), [(9, 2, ["me", "me", "you"]), (2, 2, ["me", "you"])])
+def test_as_many_batches_that_failed_are_listed_as_may_be_open(
     most: int, most_per_client: int, left: list[str], run: Run
 ) -> None:
     settings = JobSettings(max_batches=most, max_batches_per_client=most_per_client)
@@ -256,6 +257,40 @@ def test_as_many_batches_that_ended_are_listed_as_may_be_open(
     found = [batch for owner in ("me", "you") for batch in run(batch_table.listed, owner, None, 10)]
     assert found[0].id == last.id
     assert [batch.owner for batch in found[1:]] == left
+
+
+def test_batches_with_results_are_listed_as_long_as_their_files_are_kept(run: Run) -> None:
+    settings = JobSettings(max_batches=9, max_batches_per_client=2, keep_files_s=100.0)
+    kept: list[str] = []
+    for ended_s in (20.0, 10.0, 30.0):
+        batch = begin_batch(run, "me", settings)
+        times, files = {"completed_at": ended_s}, {"output": "file-2"}
+        run(batch_table.write, replace(batch, status="completed", times=times, files=files))
+        kept.append(batch.id)
+    begin_batch(run, "me", settings)
+    assert {batch.id for batch in run(batch_table.listed, "me", None, 10)} >= set(kept)
+    run(batch_table.delete_old, settings, 120.0)
+    assert [batch.id for batch in run(batch_table.listed, "me", None, 10)][1:] == [kept[2]]
+
+
+def test_batches_without_results_go_in_the_order_in_which_they_ended(run: Run) -> None:
+    settings = JobSettings(max_batches=9, max_batches_per_client=2)
+    long, short = (begin_batch(run, "me", settings) for _ in range(2))
+    run(batch_table.refuse, short, 10.0)
+    run(batch_table.refuse, long, 20.0)
+    last = begin_batch(run, "me", settings)
+    run(batch_table.refuse, last, 30.0)
+    newest = begin_batch(run, "me", settings)
+    assert [batch.id for batch in run(batch_table.listed, "me", None, 10)] == [newest.id, last.id, long.id]
+
+
+def test_a_page_of_batches_begins_after_one_of_the_clients_own(run: Run) -> None:
+    first, second = (begin_batch(run, "me", JobSettings()) for _ in range(2))
+    assert [batch.id for batch in run(batch_table.listed, "me", second.id, 10)] == [first.id]
+    for owner, after in (("me", "batch_none"), ("me", ""), ("you", second.id)):
+        with pytest.raises(MotetError, match="There is no batch") as refused:
+            run(batch_table.listed, owner, after, 10)
+        assert (refused.value.failure.kind, refused.value.failure.param) == ("not_found", "after")
 
 
 def test_lists_have_pages(run: Run) -> None:

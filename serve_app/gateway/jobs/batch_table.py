@@ -6,28 +6,36 @@ import json
 from dataclasses import asdict, replace
 from sqlite3 import Connection, Row
 
-from deployments.errors import fail, quoted
+from deployments.errors import MotetError, fail, quoted
 from serve_app.gateway.jobs import blob_table
 from serve_app.gateway.jobs.records import LATEST, Blob, JobBatch, Viewer
 from serve_app.gateway.jobs.settings import JobSettings
 
-HELD = """
+COUNT_OPEN = """
 SELECT COUNT(*) FROM batches
 WHERE owner = COALESCE(?, owner) AND status IN ('validating', 'in_progress', 'cancelling')
 """
-FORGET = """
+ENDED_AT = """COALESCE(
+    json_extract(data, '$.times.completed_at'), json_extract(data, '$.times.cancelled_at'),
+    json_extract(data, '$.times.failed_at'), created_at
+)"""
+DELETE_WITHOUT_FILES = f"""
 DELETE FROM batches WHERE id IN (
-    SELECT id FROM batches
-    WHERE owner = COALESCE(?, owner) AND status NOT IN ('validating', 'in_progress', 'cancelling')
-    ORDER BY created_at DESC, id DESC LIMIT -1 OFFSET ?
+    SELECT id FROM (
+        SELECT id, ROW_NUMBER() OVER (PARTITION BY owner ORDER BY {ENDED_AT} DESC, id DESC) AS newest
+        FROM batches
+        WHERE owner = COALESCE(?, owner) AND status IN ('failed', 'cancelled') AND json_extract(data, '$.files') = '{{}}'
+    )
+    ORDER BY newest LIMIT -1 OFFSET ?
 )
 """
+"""Of all owners, it deletes from those who have the most."""
 
 
 def add(connection: Connection, batch: JobBatch, blob: Blob, settings: JobSettings) -> None:
     """Adds a batch, which holds its input until it ends. Raises `MotetError` (overloaded) if there are too many."""
     _ensure_room(connection, batch.owner, settings)
-    _forget_ended(connection, batch.owner, settings)
+    _delete_without_files(connection, batch.owner, settings)
     blob_table.link(connection, batch.id, blob, batch.created_at)
     connection.execute(
         "INSERT INTO batches VALUES (?, ?, ?, ?, '')", (batch.id, batch.owner, batch.status, batch.created_at)
@@ -36,34 +44,39 @@ def add(connection: Connection, batch: JobBatch, blob: Blob, settings: JobSettin
 
 
 def _ensure_room(connection: Connection, owner: str, settings: JobSettings) -> None:
-    for whose, most, name in (
-        (owner, settings.max_batches_per_client, "This client"),
-        (None, settings.max_batches, "The service"),
+    for whose, most, name, remedy in (
+        (owner, settings.max_batches_per_client, "This client", "Cancel some, or wait until they end."),
+        (None, settings.max_batches, "The service", "Try again later."),
     ):
-        (held,) = connection.execute(HELD, (whose,)).fetchone()
+        (held,) = connection.execute(COUNT_OPEN, (whose,)).fetchone()
         if held >= most:
             cause = f"{name} has {held} batches that have not ended, the limit."
-            raise fail("overloaded", cause, "Cancel some, or wait until they end.", code="too_many_batches")
+            raise fail("overloaded", cause, remedy, code="too_many_batches")
 
 
-def _forget_ended(connection: Connection, owner: str, settings: JobSettings) -> None:
-    """Deletes the oldest batches that ended if there are too many: a client may make one after another that fails at once."""
+def _delete_without_files(connection: Connection, owner: str, settings: JobSettings) -> None:
+    """Deletes batches that ended without a result if there are too many, those first that ended first: a client may make one
+    after another that fails at once."""
     for whose, most in ((owner, settings.max_batches_per_client), (None, settings.max_batches)):
-        connection.execute(FORGET, (whose, most))
+        connection.execute(DELETE_WITHOUT_FILES, (whose, most))
 
 
 def get(connection: Connection, viewer: Viewer, id: str) -> JobBatch:
     """A batch, with the counts of its jobs. Raises `MotetError` (not_found), also for those of others."""
     row = connection.execute("SELECT * FROM batches WHERE id = ?", (id,)).fetchone()
     if row is None or not viewer.may_see(row["owner"]):
-        remedy = "GET /v1/batches lists yours."
-        raise fail("not_found", f"There is no batch {quoted(id)}.", remedy, code="batch_not_found")
+        raise _not_found(id)
     return counted(connection, _batch(row))
 
 
 def listed(connection: Connection, owner: str, after: str | None, limit: int) -> list[JobBatch]:
-    """Batches of an owner, the newest first, beginning after a batch."""
-    begin = connection.execute("SELECT created_at, id FROM batches WHERE id = ?", (after or "",)).fetchone()
+    """Batches of an owner, the newest first, beginning after one of them. Raises `MotetError` (not_found) if that is not
+    there."""
+    begin = connection.execute(
+        "SELECT created_at, id FROM batches WHERE id = ? AND owner = ?", (after, owner)
+    ).fetchone()
+    if after is not None and begin is None:
+        raise _not_found(after, "after")
     rows = connection.execute(
         "SELECT * FROM batches WHERE owner = ? AND (created_at, id) < (?, ?) ORDER BY created_at DESC, id DESC LIMIT ?",
         (owner, *(begin or LATEST), limit),
@@ -102,8 +115,8 @@ def cancel(connection: Connection, viewer: Viewer, id: str, now_s: float) -> Job
 def delete_old(connection: Connection, settings: JobSettings, now_s: float) -> None:
     """Deletes batches that ended and whose files are over their age."""
     connection.execute(
-        "DELETE FROM batches WHERE created_at <= ? AND status NOT IN ('validating', 'in_progress', 'cancelling')",
-        (now_s - settings.keep_files_s - settings.max_wait_s,),
+        f"DELETE FROM batches WHERE status NOT IN ('validating', 'in_progress', 'cancelling') AND {ENDED_AT} <= ?",
+        (now_s - settings.keep_files_s,),
     )
 
 
@@ -127,6 +140,11 @@ def counted(connection: Connection, batch: JobBatch) -> JobBatch:
     rows = connection.execute("SELECT status, COUNT(*) FROM jobs WHERE batch = ? GROUP BY status", (batch.id,))
     counts = dict(map(tuple, rows))
     return replace(batch, completed=counts.get("completed", 0), failed=counts.get("failed", 0))
+
+
+def _not_found(id: str, param: str | None = None) -> MotetError:
+    remedy = "GET /v1/batches lists yours."
+    return fail("not_found", f"There is no batch {quoted(id)}.", remedy, param=param, code="batch_not_found")
 
 
 def _batch(row: Row) -> JobBatch:

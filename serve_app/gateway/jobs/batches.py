@@ -39,7 +39,8 @@ class Batches:
         return await self._database.run(batch_table.get, viewer, id)
 
     async def listed(self, viewer: Viewer, after: str | None, limit: int) -> tuple[Sequence[JobBatch], bool]:
-        """The viewer's own batches, the newest first, and whether others follow."""
+        """The viewer's own batches, the newest first, and whether others follow. Raises `MotetError` (not_found) for
+        an unknown `after`."""
         batches = await self._database.run(batch_table.listed, viewer.name, after, limit + 1)
         return batches[:limit], len(batches) > limit
 

@@ -30,9 +30,10 @@ class JobSettings(StrictModel):
     max_files_per_client: Count = 60_000
     """Files of one client."""
     max_batches: Count = 10_000
-    """Batches of all clients that have not ended. As many that ended are still listed, the newest."""
+    """Batches of all clients that have not ended. As many that ended without a result are listed; clients with the most lose
+    their oldest first."""
     max_batches_per_client: Count = 1_000
-    """Batches of one client that have not ended. As many that ended are still listed, the newest."""
+    """Batches of one client that have not ended. As many that ended without a result are listed, the newest."""
     max_bytes: Count = 100 * GIB
     """The most bytes of uploads, results and finished parts together. A job or file that does not fit is refused."""
     max_upload_bytes: Count = GIB

@@ -45,7 +45,7 @@ CREATE = Operation(
     errors=(404, 507),
     example={"input_file_id": "file-0123456789abcdef0123456789abcdef", "endpoint": "/v1/audio/speech"},
 )
-LIST = Operation(id="list_batches", tag="Jobs", answers=(json_answer(BatchList, "The batches."),))
+LIST = Operation(id="list_batches", tag="Jobs", answers=(json_answer(BatchList, "The batches."),), errors=(404,))
 GET = Operation(id="get_batch", tag="Jobs", answers=(json_answer(BatchObject, "The batch."),))
 CANCEL = Operation(id="cancel_batch", tag="Jobs", answers=(json_answer(BatchObject, "The batch."),), errors=(409,))
 
