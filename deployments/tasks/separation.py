@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator, Sequence
 from contextlib import aclosing, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -16,7 +16,7 @@ from deployments.audio.overlap_add import join
 from deployments.audio.resample import Resampler, rate_for
 from deployments.audio.sound_decoder import BLOCK_SECONDS, AudioInfo, OpenDecoder, SoundDecoder, decoded_bytes
 from deployments.engines.protocols import Chunk, Samples, SeparationEngine, SeparationTraits, Stems
-from deployments.errors import fail, quoted
+from deployments.errors import MotetError, fail, quoted
 from deployments.settings import SeparationSettings
 from deployments.tasks.engine_calls import Item, LocalBatch, LocalCall, Started, in_order, next_here, run_here
 
@@ -30,12 +30,16 @@ LEAST_ODE_STEP, MOST_ODE_STEP = 1 / 64, 1 / 2
 """The step sizes that a request may choose, so that a chunk takes at most 64 steps."""
 
 
+MAX_REFERENCE_S = 60.0
+"""The longest `reference`."""
+
+
 @dataclass(frozen=True, slots=True)
 class SeparationTask:
     """How to separate a recording. `sample_rates` are those the model takes, in Hz; seconds are of audio.
 
-    `description` and `reference` (an encoded recording) say what to take out, and `ode_method` and `ode_step_size` how (see
-    `Chunk`), to a model that takes them. `size_bytes` is the recording's, where it is known.
+    `description` and `reference` (an encoded recording of up to `MAX_REFERENCE_S`) say what to take out, and `ode_method` and
+    `ode_step_size` how (see `Chunk`), to a model that takes them. `size_bytes` is the recording's, where it is known.
     """
 
     sample_rates: tuple[int, ...]
@@ -65,21 +69,25 @@ class SeparationTask:
     def cut(
         self, file: ByteSource, max_audio_s: float, open_decoder: OpenDecoder = AudioDecoder
     ) -> Generator[tuple[ChunkTicket, Chunk]]:
-        """Decodes, resamples and cuts as it is asked. Raises what the decoder and `plan_chunks` raise."""
+        """Decodes, resamples and cuts as it is asked. Raises what the decoder and `plan_chunks` raise, the former with the
+        param `reference` for that."""
         decoder = open_decoder(file, mono=False, max_seconds=max_audio_s, size_bytes=self.size_bytes)
         with closing(decoder):
             channels, rate = decoder.info.channels, rate_for(decoder.info.sample_rate, self.sample_rates)
             plan = plan_chunks(self.chunk_seconds, self.overlap_seconds, rate)
-            reference = _reference(self, rate, max_audio_s, open_decoder)
+            reference = _reference(self, rate, open_decoder)
             for chunk in _planned_chunks(decoder, plan, rate):
                 ticket = ChunkTicket(chunk.index, chunk.last, rate, channels, plan)
                 ode = (self.ode_method, self.ode_step_size)
                 yield ticket, Chunk(chunk.samples, rate, chunk.index, self.description, reference, *ode)
 
     def held_bytes(self, info: AudioInfo, _: float = 0.0) -> int:
-        """The bytes of a chunk that is filled, of one that was cut, and of a block, as float32."""
+        """The bytes of a chunk that is filled, of one that was cut, of a block of the file, and of the longest reference,
+        twice while its blocks are joined."""
         rate = rate_for(info.sample_rate, self.sample_rates)
-        return decoded_bytes(2 * self.chunk_seconds + BLOCK_SECONDS, rate, info.channels)
+        block = decoded_bytes(BLOCK_SECONDS, info.sample_rate, info.channels)
+        reference = decoded_bytes(2 * MAX_REFERENCE_S, rate, 1) if self.reference is not None else 0
+        return decoded_bytes(2 * self.chunk_seconds, rate, info.channels) + block + reference
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,10 +149,13 @@ def _planned_chunks(decoder: SoundDecoder, plan: ChunkPlan, sample_rate: int) ->
     yield from chunker.finish()
 
 
-def _reference(task: SeparationTask, rate: int, max_audio_s: float, open_decoder: OpenDecoder) -> Samples | None:
+def _reference(task: SeparationTask, rate: int, open_decoder: OpenDecoder) -> Samples | None:
     if task.reference is None:
         return None
-    rows = decode_all(task.reference, rate, mono=True, max_seconds=max_audio_s, open_decoder=open_decoder)
+    try:
+        rows = decode_all(task.reference, rate, mono=True, max_seconds=MAX_REFERENCE_S, open_decoder=open_decoder)
+    except MotetError as error:
+        raise MotetError(replace(error.failure, param="reference")) from error
     return np.ascontiguousarray(rows[0])
 
 

@@ -16,7 +16,7 @@ from deployments.errors import Failure, MotetError
 from deployments.replica.chunker import Chunker, Cut
 from deployments.replica.decoded_memory import MOST_PASSED, DecodedMemory, MemoryShare
 from deployments.settings import RecordingSettings, WindowSettings
-from deployments.tasks.separation import SeparationTask
+from deployments.tasks.separation import MAX_REFERENCE_S, SeparationTask
 from deployments.tasks.transcription import TranscriptionTask
 from deployments.tasks.voice_activity import VoiceActivityTask
 from deployments.tasks.voice_embedding import VoiceEmbeddingTask
@@ -118,7 +118,12 @@ def test_a_share_that_is_closed_no_longer_waits() -> None:
     ("task", "settings", "most"),
     [
         (SeparationTask((48_000,), 10.0, 3.0), LONG_S, 21 * 48_000 * 2 * 4),
-        (SeparationTask((16_000,), 60.0, 3.0), LONG_S, 121 * 16_000 * 2 * 4),
+        (SeparationTask((16_000,), 60.0, 3.0), LONG_S, (120 * 16_000 + 48_000) * 2 * 4),
+        (
+            SeparationTask((48_000,), 10.0, 3.0, reference=b"RIFF"),
+            LONG_S,
+            (21 * 2 + 2 * MAX_REFERENCE_S) * 48_000 * 4,
+        ),
         (TranscriptionTask(16_000, RecognitionOptions(), 30.0), WindowSettings(), 90 * 16_000 * 4 + 48_000 * 2 * 4),
         (
             TranscriptionTask(16_000, RecognitionOptions(), 30.0, "separate"),

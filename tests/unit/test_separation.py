@@ -94,6 +94,13 @@ def test_what_a_model_does_not_take_is_refused(given: dict[str, Any], param: str
     ensure_takes(replace(TASK, **given), taking, "halves")
 
 
+def test_a_long_reference_is_refused() -> None:
+    task = replace(TASK, reference=make("wav16", seconds=61))
+    with pytest.raises(MotetError, match="longer than the limit of 60 seconds") as caught:
+        next(task.cut(io.BytesIO(make("wav16", seconds=2)), 600))
+    assert (caught.value.failure.kind, caught.value.failure.param) == ("too_large", "reference")
+
+
 def test_options_of_the_solver_reach_the_chunks() -> None:
     task = replace(TASK, ode_method="euler", ode_step_size=0.25, description="a dog")
     chunks = [chunk for _, chunk in task.cut(io.BytesIO(make("wav16", seconds=2)), 60)]
