@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -79,7 +79,10 @@ def collect_until_end(program: subprocess.Popen[bytes]) -> int:
     """Waits for the program; returns its exit status. As the first process of a container this one becomes the parent of all
     that lose theirs, such as the one that watched a replaced HAProxy: collects each that ends, which would stay a zombie."""
     while True:
-        pid, status = os.wait()
+        try:
+            pid, status = os.wait()
+        except ChildProcessError:  # whoever started this process ignores SIGCHLD, so the system has collected them
+            return program.wait()
         if pid == program.pid:
             program.returncode = os.waitstatus_to_exitcode(status)
             return program.returncode
@@ -91,9 +94,9 @@ def _passing_signals_to(program: subprocess.Popen[bytes]) -> Iterator[None]:
 
     def send(number: int, _: object) -> None:
         if program.returncode is None:
-            os.kill(
-                program.pid, number
-            )  # `send_signal` would collect one that has just ended, for which somebody waits
+            with suppress(ProcessLookupError):  # it was collected a moment ago
+                # `send_signal` would collect one that has just ended, for which somebody waits.
+                os.kill(program.pid, number)
 
     kept = {number: signal.signal(number, send) for number in END_SIGNALS}
     try:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 
 import pytest
+
+from serve_app.cli.serve import _passing_signals_to
 
 LONGEST_S = 30
 COLLECTED, ZOMBIE = 7, 8
@@ -33,9 +37,30 @@ PR_SET_CHILD_SUBREAPER = 36
 ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 sys.exit(collect_until_end(subprocess.Popen([sys.executable, "-c", sys.argv[1]])))
 """
+WAITS_FOR_A_PROGRAM = """
+import subprocess, sys
+from serve_app.cli.serve import collect_until_end
+
+sys.exit(collect_until_end(subprocess.Popen([sys.executable, "-c", ""])))
+"""
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="prctl is of Linux")
 def test_a_process_that_lost_its_parent_is_collected() -> None:
     ended = subprocess.run([sys.executable, "-c", FIRST_PROCESS, LEAVES_AN_ORPHAN], timeout=2 * LONGEST_S)
     assert ended.returncode == COLLECTED
+
+
+def test_a_parent_that_ignores_ended_children_is_no_error() -> None:
+    ignoring = "import signal; signal.signal(signal.SIGCHLD, signal.SIG_IGN)"
+    command = [sys.executable, "-c", f"{ignoring}{WAITS_FOR_A_PROGRAM}"]
+    ended = subprocess.run(command, timeout=LONGEST_S, capture_output=True)
+    assert (ended.returncode, ended.stderr) == (0, b"")
+
+
+def test_a_signal_to_a_program_that_was_just_collected_is_dropped() -> None:
+    program = subprocess.Popen([sys.executable, "-c", ""])
+    os.waitpid(program.pid, 0)
+    with _passing_signals_to(program):
+        signal.raise_signal(signal.SIGTERM)
+    program.returncode = 0
