@@ -29,6 +29,8 @@ LAST = "haproxy.last.cfg"
 """The last configuration with routes."""
 KEPT = ("-db", "-dR")
 """The arguments that every HAProxy of a service has."""
+CHECK_TIMEOUT_S = 10.0
+"""The longest that HAProxy may take to read its configuration without starting."""
 HSTS_S = 365 * 24 * 3600
 """How long browsers use only HTTPS for a name after an answer over HTTPS."""
 UNREADABLE = (400, 408)
@@ -63,8 +65,15 @@ def write_config(path: Path, config: str, *, takes_over: bool) -> None:
 
 
 def is_valid(path: Path, binary: str) -> bool:
-    """Whether HAProxy would start with a configuration, as far as its text says."""
-    return subprocess.run([binary, "-c", "-f", str(path)], capture_output=True).returncode == 0
+    """Whether HAProxy would start with a configuration, as far as its text says. Its log has what HAProxy finds wrong."""
+    try:
+        checked = subprocess.run([binary, "-c", "-f", str(path)], capture_output=True, timeout=CHECK_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        sys.stderr.write(f"HAProxy did not check {path} within {CHECK_TIMEOUT_S:g} s.\n")
+        return False
+    if checked.returncode:
+        sys.stderr.write(f"HAProxy refuses {path}: {checked.stderr.decode(errors='replace')}\n")
+    return checked.returncode == 0
 
 
 def keep_config(path: Path) -> None:
@@ -84,7 +93,12 @@ def _replace(path: Path, text: str) -> None:
 def _left(path: Path, binary: str) -> list[str]:
     """The process ids of every HAProxy of this service that runs: an earlier manager's outlives it and holds the port."""
     ours = {str(path), str(path.with_name(haproxy_watch.BRIDGE))}
-    return [str(pid) for pid, words in _programs() if words[0] == binary and ours & set(words)]
+    return [str(pid) for pid, words in _programs() if _runs(words, binary) and ours & set(words)]
+
+
+def _runs(words: Sequence[str], binary: str) -> bool:
+    """Whether a command line is of an HAProxy that does more than to check its configuration."""
+    return words[0] == binary and "-c" not in words
 
 
 def _taking_over(arguments: Sequence[str], left: Sequence[str]) -> list[str]:

@@ -112,6 +112,18 @@ def test_a_configuration_is_amended_once(tmp_path: Path) -> None:
     assert amended(once, EdgeSettings()) == once
 
 
+def test_a_check_of_a_configuration_says_why_it_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    binary = tmp_path / "haproxy"
+    for does, wanted in (("echo 'unknown keyword' >&2; exit 1", "unknown keyword"), ("exec sleep 60", "did not check")):
+        binary.write_text(f"#!/bin/sh\n{does}\n")
+        binary.chmod(0o755)
+        monkeypatch.setattr(haproxy, "CHECK_TIMEOUT_S", 0.2 if "sleep" in does else 30.0)
+        assert not haproxy.is_valid(tmp_path / "haproxy.cfg", str(binary))
+        assert wanted in capsys.readouterr().err
+
+
 def test_a_new_haproxy_takes_over_from_every_earlier_one(monkeypatch: pytest.MonkeyPatch) -> None:
     path = Path("/run/motet/haproxy.cfg")
     there = [
@@ -119,6 +131,7 @@ def test_a_new_haproxy_takes_over_from_every_earlier_one(monkeypatch: pytest.Mon
         (8, ["/bin/haproxy", "-f", "/run/other/haproxy.cfg"]),
         (9, ["/bin/sh", "haproxy", "-f", str(path)]),
         (10, ["/bin/haproxy", "-db", "-f", "/run/motet/haproxy.bridge.cfg"]),
+        (11, ["/bin/haproxy", "-c", "-f", str(path)]),
     ]
     monkeypatch.setattr(haproxy, "_programs", lambda: iter(there))
     left = haproxy._left(path, "/bin/haproxy")
