@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from tempfile import TemporaryFile
+from contextlib import contextmanager, suppress
+from tempfile import TemporaryFile, gettempdir
 from typing import IO
 
 import numpy as np
 import pyarrow as pa
+
+from deployments.errors import fail
 
 HELD_BYTES = 8 * 2**20
 """More than this is in a file, which the system may drop from memory."""
@@ -26,22 +28,24 @@ class SpooledBytes:
         self._file: IO[bytes] | None = None
 
     def write(self, data: bytes) -> None:
-        """Adds bytes. Raises `OSError`."""
+        """Adds bytes. Raises `MotetError` (storage_full)."""
         self._held += data
         if len(self._held) > HELD_BYTES:
-            self._file = self._file or TemporaryFile()
-            self._file.write(self._held)
+            with storage_full_for_os_error():
+                self._file = self._file or TemporaryFile()
+                self._file.write(self._held)
             self._held.clear()
 
     def finish(self, head: bytes) -> Data:
-        """All of them, of which `head` replaces the first. Raises `OSError`."""
+        """All of them, of which `head` replaces the first. Raises `MotetError` (storage_full)."""
         if self._file is None:
             self._held[: len(head)] = head
             return bytes(self._held)
-        self._file.write(self._held)
-        self._file.seek(0)
-        self._file.write(head)
-        return mapped(self._file)
+        with storage_full_for_os_error():
+            self._file.write(self._held)
+            self._file.seek(0)
+            self._file.write(head)
+            return map_file(self._file)
 
     def close(self) -> None:
         """Removes the file, once nothing that is mapped needs it. Safe to call twice."""
@@ -51,7 +55,18 @@ class SpooledBytes:
                 self._file.close()
 
 
-def mapped(file: IO[bytes]) -> mmap.mmap:
+@contextmanager
+def storage_full_for_os_error() -> Iterator[None]:
+    """An `OSError` of a temporary file becomes a `MotetError` (storage_full), which no row is to blame for."""
+    try:
+        yield
+    except OSError as error:
+        cause = f"A temporary file cannot be written: {error.strerror or error}."
+        remedy = f"Make room in {gettempdir()}, or set TMPDIR to a folder on a larger disk. Then run the job again."
+        raise fail("storage_full", cause, remedy, code="storage_full") from error
+
+
+def map_file(file: IO[bytes]) -> mmap.mmap:
     """The content of a file, which must not be empty. It stays after the file is closed."""
     file.flush()
     return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)

@@ -18,7 +18,7 @@ from deployments.engines.protocols import (
     RecognitionOptions,
     SeparationEngine,
 )
-from deployments.errors import Failure, as_failure, fail
+from deployments.errors import Failure, MotetError, as_failure, fail
 from deployments.replica.base import load_engine
 from deployments.tasks.engine_calls import LocalBatch, run_here
 from deployments.tasks.piece_hearing import EngineHearing
@@ -53,7 +53,8 @@ def renderer_of(job: BulkJob, engine: Any) -> Renderer:
 
 
 class _RetryingRenderer:
-    """Repeats an item that failed, alone."""
+    """Repeats an item that failed, alone. Raises `MotetError` (storage_full) if this machine has no room for temporary
+    files: every item would fail, and none is to blame."""
 
     def __init__(self, inner: Renderer, retries: int) -> None:
         self._inner = inner
@@ -66,6 +67,8 @@ class _RetryingRenderer:
                 if not (isinstance(outcome, Failure) and outcome.kind in RETRIED_KINDS):
                     break
                 outcome = self._inner.render([items[at]], [recordings[at]])[0]
+            if isinstance(outcome, Failure) and outcome.kind == "storage_full":
+                raise MotetError(outcome)
             outcomes[at] = outcome
         return outcomes
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from cluster.bulk.binary_column import HELD_BYTES, Data, mapped
+from cluster.bulk.binary_column import HELD_BYTES, Data, map_file, storage_full_for_os_error
 from cluster.bulk.results import RESULT
 from deployments.errors import fail
 
@@ -108,12 +108,12 @@ class JobStore:
 
 
 def part_bytes(table: pa.Table) -> Data:
-    """Converts a `RESULT` table to the bytes of a part file. Raises `OSError`."""
+    """Converts a `RESULT` table to the bytes of a part file. Raises `MotetError` (storage_full)."""
     if table.nbytes > HELD_BYTES:
-        with NamedTemporaryFile() as file:
+        with storage_full_for_os_error(), NamedTemporaryFile() as file:
             with pa.OSFile(file.name, "wb") as sink:
                 _write_part(table, sink)
-            return mapped(file)
+            return map_file(file)
     memory = pa.BufferOutputStream()
     _write_part(table, memory)
     return bytes(memory.getvalue())

@@ -123,7 +123,10 @@ class Worker:
         """Renders the batches of a `SENT` table, to a `RENDERED` table."""
         if isinstance(self._renderer, MotetError):
             return pa.Table.from_pylist([{"refused": str(self._renderer)}], schema=RENDERED)
-        return rendered_table([self._made(facts) for facts in sent.to_pylist()])
+        try:
+            return rendered_table([self._made(facts) for facts in sent.to_pylist()])
+        except MotetError as error:  # such as a full disk, which ends the run; an exception would be tried again
+            return pa.Table.from_pylist([{"refused": str(error)}], schema=RENDERED)
 
     def render(self, items: Sequence[WorkItem], recordings: Sequence[bytes | None]) -> list[Outcome]:
         """Renders items on the engine's thread. Raises `MotetError` if the engine could not be loaded."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import mmap
 import threading
 import tracemalloc
@@ -15,13 +16,13 @@ import pytest
 
 from cluster.bulk import binary_column, store
 from cluster.bulk.binary_column import Data, SpooledBytes, cells_of
-from cluster.bulk.plan import Batch
+from cluster.bulk.plan import Batch, item_of
 from cluster.bulk.rendering import renderer_of
 from cluster.bulk.results import RowResult, table_of
 from cluster.bulk.row import Row, row_of_file
 from cluster.bulk.settings import Layout
-from cluster.bulk.workers import RenderedBatch, batches_in, rendered_batch, rendered_table
-from deployments.errors import MotetError
+from cluster.bulk.workers import SENT, RenderedBatch, Worker, batches_in, rendered_batch, rendered_table
+from deployments.errors import MotetError, fail
 from serve_app.bulk import BulkOptions, job_of
 from tests.unit.test_bulk_jobs import app_of, contents, engine_of, run
 
@@ -144,3 +145,40 @@ def test_a_worker_that_cannot_render_says_why() -> None:
     refused = pa.Table.from_pylist([{"refused": "No room."}], schema=table.schema)
     with pytest.raises(MotetError, match=r"No room\."):
         list(batches_in(refused))
+
+
+def test_a_full_disk_of_temporary_files_ends_the_run_and_fails_no_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    hold(monkeypatch, 10)
+    monkeypatch.setattr(binary_column, "TemporaryFile", full)
+    item = item_of(recording(tmp_path, 2), JOB)
+    sound = (tmp_path / "long.wav").read_bytes()
+    renderer = renderer_of(JOB, engine_of(JOB))
+    with pytest.raises(MotetError, match="No space left .* TMPDIR") as stopped:
+        renderer.render([item], [sound])
+    assert stopped.value.failure.kind == "storage_full"
+
+
+def test_a_worker_that_cannot_write_refuses_its_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> RenderedBatch:
+        raise fail("storage_full", "The disk is full.", "Set TMPDIR.")
+
+    monkeypatch.setattr(Worker, "_load", lambda _: None)
+    monkeypatch.setattr(Worker, "_made", full)
+    sent = pa.Table.from_pylist([{"name": "batch", "items": "[]", "recordings": [], "faults": []}], SENT)
+    with pytest.raises(MotetError, match="Set TMPDIR"):
+        list(batches_in(Worker(JOB)(sent)))
+
+
+def test_a_full_disk_ends_the_run_while_a_part_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    hold(monkeypatch, 10)
+    monkeypatch.setattr(store, "NamedTemporaryFile", full)
+    with pytest.raises(MotetError, match="No space left .* TMPDIR"):
+        store.part_bytes(table_of([("key", [RowResult(audio=bytes(100))])], "model"))
