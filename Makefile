@@ -22,13 +22,12 @@ RESTRICTED ?=
 serve: $(VENV)/installed
 	@$(BIN)/motet serve
 
-# Two at a time: each module in one process, but all tests of the shared service in the same one. Those that hold times or fill
-# the cores come last, one at a time.
-TWO := --numprocesses 2 --dist loadgroup
+# Two at a time, each module in one process. Those that hold times or fill the cores come last, one at a time.
+TWO := --numprocesses 2 --dist loadfile
 INSTALLED_FOR_TESTS := $(VENV)/installed-test $(CLIENTS)/installed $(if $(RESTRICTED),$(VENV)/installed-restricted)
 test: $(INSTALLED_FOR_TESTS)
 	@failed=0; \
-	$(BIN)/python -m pytest $(TWO) --dist loadfile -m "not long" tests/unit || failed=1; \
+	$(BIN)/python -m pytest $(TWO) -m "not long" tests/unit || failed=1; \
 	$(BIN)/python -m pytest $(TWO) -m "not alone and not long" tests/integration tests/e2e || failed=1; \
 	$(BIN)/python -m pytest -m "alone and not long" tests/integration tests/e2e || failed=1; \
 	exit $$failed

@@ -56,24 +56,6 @@ PROFILES = ["throughput", pytest.param("plain", marks=pytest.mark.long)]
 PANGRAM = "The quick brown fox jumps over the lazy dog, and then it sleeps under a tree."
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of two test processes, one gets all tests that use the shared service, which is then started once. The others of a
-    module stay together."""
-    for item in items:
-        group = "service" if _uses_the_shared_service(item) else item.path.stem
-        item.add_marker(pytest.mark.xdist_group(group))
-
-
-def _uses_the_shared_service(item: pytest.Item) -> bool:
-    """Whether its fixture `service` is the one below, and none of its own module; a parameter may name it, too."""
-    assert isinstance(item, pytest.Function)
-    found = item._fixtureinfo.name2fixturedefs.get("service")
-    if found is None:
-        return hasattr(item, "callspec") and "service" in item.callspec.params.values()
-    return found[-1].func.__module__ == __name__
-
-
 def wait_for(found: Callable[[], Found], seconds: float, what: str) -> Found:
     """Polls until the answer is true; fails with `what` after the timeout."""
     deadline = time.monotonic() + seconds
