@@ -16,7 +16,7 @@ UNLINKED_AFTER_S = 3600.0
 """A file of the store that nobody holds by then is of an upload that was interrupted."""
 
 
-BEING_REMOVED = -1.0
+REMOVAL_BEGAN = -1.0
 """The time of a path in the list whose file may be gone already: from then on nobody can hold it."""
 
 
@@ -51,8 +51,8 @@ def link(connection: Connection, holder: str, blob: Blob, now_s: float) -> None:
     file was removed meanwhile."""
     row = connection.execute("SELECT path FROM blobs WHERE digest = ?", (blob.digest,)).fetchone()
     if row is None:
-        if not _taken(connection, blob.path):
-            raise gone()
+        if not _delete_unlinked(connection, blob.path):
+            raise content_not_found()
         connection.execute("INSERT INTO blobs VALUES (?, ?, ?)", (blob.digest, blob.path, blob.bytes))
     elif row["path"] != blob.path:
         _remove_at(connection, blob.path, blob.bytes, now_s)
@@ -65,10 +65,10 @@ def renew(connection: Connection, blobs: Sequence[Blob], now_s: float) -> None:
     for blob in blobs:
         changed = connection.execute(
             "UPDATE unlinked SET remove_at = ? WHERE path = ? AND remove_at != ?",
-            (now_s + UNLINKED_AFTER_S, blob.path, BEING_REMOVED),
+            (now_s + UNLINKED_AFTER_S, blob.path, REMOVAL_BEGAN),
         ).rowcount
         if not changed:
-            cause = "What was written for this request is not there any more: writing took too long."
+            cause = "The uploaded data was deleted because the request took over an hour."
             raise fail("unavailable", cause, "Send the request again.", code="content_gone")
 
 
@@ -93,7 +93,7 @@ def blob_of(connection: Connection, digest: str) -> Blob:
     """A blob that somebody holds. Raises `MotetError` (not_found)."""
     row = connection.execute("SELECT path, bytes FROM blobs WHERE digest = ?", (digest,)).fetchone()
     if row is None:
-        raise gone()
+        raise content_not_found()
     return Blob(digest, row["path"], row["bytes"])
 
 
@@ -102,7 +102,7 @@ def removable(connection: Connection, now_s: float, most: int) -> list[str]:
     rows = connection.execute("SELECT path FROM unlinked WHERE remove_at <= ? LIMIT ?", (now_s, most)).fetchall()
     paths = [row["path"] for row in rows]
     connection.executemany(
-        "UPDATE unlinked SET remove_at = ? WHERE path = ?", [(BEING_REMOVED, path) for path in paths]
+        "UPDATE unlinked SET remove_at = ? WHERE path = ?", [(REMOVAL_BEGAN, path) for path in paths]
     )
     return paths
 
@@ -118,7 +118,7 @@ def keep_part(connection: Connection, job: str, address: str, path: str, size: i
     removed meanwhile."""
     open = connection.execute("SELECT 1 FROM jobs WHERE id = ? AND finished_at IS NULL", (job,)).fetchone()
     there = connection.execute("SELECT path FROM parts WHERE job = ? AND address = ?", (job, address)).fetchone()
-    if open is None or there is not None or not _taken(connection, path):
+    if open is None or there is not None or not _delete_unlinked(connection, path):
         _remove_at(connection, path, size, now_s)
         return there["path"] if open and there else None
     connection.execute("INSERT INTO parts VALUES (?, ?, ?, ?)", (job, address, path, size))
@@ -144,10 +144,10 @@ def drop_parts(connection: Connection, job: str, now_s: float, addresses: Sequen
         connection.execute("DELETE FROM parts WHERE job = ? AND address = ?", place)
 
 
-def _taken(connection: Connection, path: str) -> bool:
-    """Takes a path from the list. False if its file is being removed, or is removed."""
+def _delete_unlinked(connection: Connection, path: str) -> bool:
+    """Deletes a path from the list of those to be removed. False if its file is being removed, or is removed."""
     return bool(
-        connection.execute("DELETE FROM unlinked WHERE path = ? AND remove_at != ?", (path, BEING_REMOVED)).rowcount
+        connection.execute("DELETE FROM unlinked WHERE path = ? AND remove_at != ?", (path, REMOVAL_BEGAN)).rowcount
     )
 
 
@@ -155,7 +155,7 @@ def _remove_at(connection: Connection, path: str, size: int, at_s: float) -> Non
     connection.execute("INSERT OR REPLACE INTO unlinked VALUES (?, ?, ?)", (path, size, at_s))
 
 
-def gone() -> MotetError:
+def content_not_found() -> MotetError:
     """The error for bytes that are not in the store any more."""
     return fail("not_found", "The content is not there any more.", "Make the job again.", code="content_gone")
 

@@ -106,7 +106,7 @@ class Blobs:
         try:
             file = await asyncio.to_thread(self.store.open, blob.path)
         except FileNotFoundError as error:
-            raise blob_table.gone() from error
+            raise blob_table.content_not_found() from error
         try:
             while block := await asyncio.to_thread(file.read, BLOCK_BYTES):
                 yield block
@@ -129,7 +129,8 @@ class Blobs:
 
 
 class Uploads:
-    """Blobs that one request wrote. They stay until its end, however long it takes."""
+    """Blobs that one request wrote. After each write, all of them stay for at least three quarters of
+    `UNLINKED_AFTER_S`."""
 
     def __init__(self, blobs: Blobs, clock: Callable[[], float]) -> None:
         self._blobs = blobs
