@@ -35,9 +35,9 @@ T5: dict[str, Any] = {
     "d_ff": 16,
     "num_layers": 1,
     "num_heads": 2,
-    "is_gated_act": False,
-    "dense_act_fn": "relu",
 }
+"""As that of the published T5, it does not say that its feed-forward layers are not gated."""
+NOT_GATED: dict[str, Any] = {"is_gated_act": False, "dense_act_fn": "relu"}
 
 
 def write(folder: Path) -> Path:
@@ -49,7 +49,8 @@ def write(folder: Path) -> Path:
     encoder.mkdir(parents=True)
     mx.random.seed(30)
     _save(folder, SAMAudio(SAMAudioConfig.from_dict(MODEL)), MODEL)
-    _save(encoder, T5Encoder(T5Config(**{key: value for key, value in T5.items() if key != "model_type"})), T5)
+    known = {key: value for key, value in T5.items() if key != "model_type"}
+    _save(encoder, T5Encoder(T5Config(**NOT_GATED, **known)), T5)
     _write_tokenizer(encoder)
     return folder
 

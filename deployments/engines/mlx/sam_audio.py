@@ -162,7 +162,8 @@ def _load_text_encoder(model: Any, folder: Path) -> None:
         raise fail("unavailable", cause, "Copy its config.json, model.safetensors and tokenizer there.", param="source")
     config = json.loads((folder / "config.json").read_text())
     known = {name: config[name] for name in T5Config.__dataclass_fields__ if name in config}
-    encoder = T5Encoder(T5Config(**known))
+    # The published T5 does not say what came with its version 1.1, whose values are the library's defaults.
+    encoder = T5Encoder(T5Config(**{"is_gated_act": False, "dense_act_fn": "relu", **known}))
     encoder.load_weights(list(T5Encoder.sanitize(mx.load(str(folder / "model.safetensors"))).items()))
     encoder.eval()
     mx.eval(encoder.parameters())
