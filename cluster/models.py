@@ -38,8 +38,9 @@ SourceText = Annotated[str, AfterValidator(_readable_source)]
 class Placement(StrictModel):
     """Replicas of a model on one hardware class.
 
-    `engine`, `source`, `sha256` and `options` override those of the model, so the same voice may run on another engine here.
-    Another source needs hashes of its own if the model has some; another engine needs options of its own.
+    `engine`, `source`, `sha256`, `beside` and `options` override those of the model, so the same voice may run on another
+    engine here. Another source needs hashes, and files beside it, of its own if the model has some; another engine needs
+    options of its own.
     """
 
     hardware: Hardware = CpuClass()
@@ -66,6 +67,8 @@ class Placement(StrictModel):
     """The weights here, if they are not the model's."""
     sha256: Mapping[str, str] | None = None
     """Hashes of the weights here, if they are not the model's."""
+    beside: tuple[weight_sources.BesideFiles, ...] | None = None
+    """Files of other repositories here, if they are not the model's."""
     options: Mapping[str, Any] | None = None
     """Options of the engine here, if they are not the model's."""
 
@@ -104,10 +107,10 @@ class Placement(StrictModel):
 
 WINDOWS_OF_A_STEP = 16
 """Windows of one step of a model that transcribes, by default."""
-OVERRIDES = ("engine", "source", "sha256", "options")
+OVERRIDES = ("engine", "source", "sha256", "beside", "options")
 """What a placement may override."""
-BELONGS_TO = {"sha256": "source", "options": "engine"}
-"""Hashes describe the files of one source, and options are those of one engine: no other one may inherit them."""
+BELONGS_TO = {"sha256": "source", "beside": "source", "options": "engine"}
+"""Hashes and files beside them belong to one source, and options to one engine: no other one may inherit them."""
 
 
 class Model(StrictModel):
@@ -123,6 +126,9 @@ class Model(StrictModel):
     """Other names for its voices."""
     sha256: Mapping[str, str] = {}
     """SHA-256 digests of its weight files. A hub model needs them."""
+    beside: tuple[weight_sources.BesideFiles, ...] = ()
+    """Files of other hub repositories that its engine needs, and that are not in its own. Only for a hub model: a folder
+    has all files."""
     options: Mapping[str, Any] = {}
     """Options of the engine."""
     steps: Annotated[StepSettings, Field(validate_default=True)] = StepSettings()
@@ -171,11 +177,21 @@ class Model(StrictModel):
         return self
 
     @model_validator(mode="after")
+    def _files_beside_have_places(self) -> Model:
+        for placed in map(self.on, self.placements):
+            if placed.beside and not (placed.source or "").startswith("hf:"):
+                raise ValueError(f"beside is for a source hf:..., not for {placed.source!r}, which has all its files")
+            paths = [*placed.sha256, *(path for each in placed.beside for path in each.checksums)]
+            if twice := sorted(path for path in set(paths) if paths.count(path) > 1):
+                raise ValueError(f"beside: two files would have the place {twice[0]!r}")
+        return self
+
+    @model_validator(mode="after")
     def _nothing_of_another(self) -> Model:
         for placement, (name, owner) in product(self.placements, BELONGS_TO.items()):
             own, others = getattr(placement, owner), getattr(self, name)
             if own not in (None, getattr(self, owner)) and others and getattr(placement, name) is None:
-                needs = f"the placement on {placement.hardware.kind} needs a {name} of its own, {{}} for none"
+                needs = f"the placement on {placement.hardware.kind} needs a {name} of its own, or an empty one"
                 raise ValueError(f"{needs}: the model's belong to its own {owner}, not to {own!r}")
         return self
 
@@ -208,6 +224,8 @@ def reserved_cpus(name: str, kind: str, models: Mapping[str, Model]) -> float:
 
 
 def weight_uses(models: Iterable[Model]) -> list[tuple[str | None, Collection[str]]]:
-    """The source of each model on each of its placements, and the paths of its weight files."""
-    placed = (model.on(placement) for model in models for placement in model.placements)
-    return [(each.source, tuple(each.sha256)) for each in placed]
+    """The source of each model on each of its placements, and the paths of its weight files; and the same of the files beside
+    them."""
+    placed = [model.on(placement) for model in models for placement in model.placements]
+    beside = [(part.source, tuple(part.sha256)) for each in placed for part in each.beside]
+    return [*((each.source, tuple(each.sha256)) for each in placed), *beside]

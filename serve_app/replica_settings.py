@@ -28,6 +28,7 @@ def replica_settings(
         reserved_cpus=reserved_cpus(name, placement.hardware.kind, models or {}),
         scheduling=placement.hardware.scheduling,
         sha256=model.sha256,
+        beside=model.beside,
         options=model.options,
         steps=model.steps,
         stuck_after_s=placement.stuck_after_s,

@@ -95,12 +95,10 @@ class BulkJob(StrictModel):
     def identity(self) -> str:
         """The part that decides a row's content, as canonical JSON. `way` and `version` are not in it, so a row has the
         same seed in either way; `run_job` refuses to resume a job with another way or version."""
-        content = {"model", "engine", "source", "sha256", "options", "device"}
-        model = self.model.model_dump(mode="json", include=content)
         order = self.order.model_dump(mode="json", exclude={"verifier", *WRITTEN})
         if isinstance(self.order, BulkSpeechOrder) and self.order.verifier:
-            order["verifier"] = self.order.verifier.model_dump(mode="json", include=content)
-        return _canonical({"model": model, "order": order})
+            order["verifier"] = _content(self.order.verifier)
+        return _canonical({"model": _content(self.model), "order": order})
 
     @property
     def written(self) -> str:
@@ -121,6 +119,13 @@ class BulkJob(StrictModel):
     def key(self, content: str, voice: str | None = None, input_type: InputType = "text") -> str:
         """The key of a row: SHA-256 of the settings and its text, or the digest of its recording."""
         return hashlib.sha256(_canonical([self.identity, content, voice, input_type]).encode()).hexdigest()
+
+
+def _content(model: ReplicaSettings) -> dict[str, Any]:
+    """The settings of a model that decide what it makes. One without files beside its own keeps the seeds that it had before
+    there were any."""
+    content = {"model", "engine", "source", "sha256", "options", "device"} | ({"beside"} if model.beside else set())
+    return model.model_dump(mode="json", include=content)
 
 
 def seed_of(key: str) -> int:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable, Sequence
 
 from deployments.catalogue.choice import Choice
-from deployments.catalogue.entries import CatalogueEntry
-from deployments.catalogue.installed import InstalledModel, InstalledModels
+from deployments.catalogue.entries import CatalogueEntry, CatalogueFiles
+from deployments.catalogue.installed import InstalledBeside, InstalledModel, InstalledModels, WeightUse
 from deployments.errors import fail
 from deployments.hub import cache
 from deployments.hub.download import SPARE_BYTES, Progress, fetch_locked
 
 GB = 1e9
-WeightUse = tuple[str | None, Collection[str]]
-"""The source of a model, such as `hf:org/name@commit`, and the paths of its weight files."""
 
 
 def fetch_and_note(choice: Choice, store: InstalledModels, progress: Progress) -> InstalledModel:
@@ -22,8 +20,9 @@ def fetch_and_note(choice: Choice, store: InstalledModels, progress: Progress) -
 
     Raises `MotetError`.
     """
-    with cache.locked(choice.found.name):  # until the note says that the files are used
-        installed = choice.installed(fetch_locked(choice.download, progress))
+    with cache.locked(*(each.name for each in choice.downloads)):  # until the note says that the files are used
+        fetch_locked(choice.downloads, progress)
+        installed = choice.installed()
         store.save(installed)
     return installed
 
@@ -31,39 +30,57 @@ def fetch_and_note(choice: Choice, store: InstalledModels, progress: Progress) -
 def remove_installed(
     installed: InstalledModel, store: InstalledModels, used: Iterable[WeightUse], *, waits: bool = True
 ) -> int | None:
-    """Removes a note, and its weights except those that another note has or that are `used`. Returns the bytes that are free
+    """Removes a note, and its files except those that another note has or that are `used`. Returns the bytes that are free
     now; None if all weights were kept because other models have them.
 
-    Raises `BlockingIOError` without `waits`, if another program changes files of the repository.
+    Raises `MotetError` (invalid) if a damaged note may need them, and `BlockingIOError` without `waits`, if another program
+    changes files of a repository. Then nothing was changed.
     """
-    with cache.locked(installed.repository, waits=waits):
+    with cache.locked(*(part.repository for part in installed.parts), waits=waits):
+        store.ensure_decidable(installed)
         store.remove(installed.name)
-        others = [*_of_notes(installed, store), *(paths for source, paths in used if source == installed.source)]
-        own = set(installed.weights).difference(*others)
-        if others and not own:
-            return None
-        return cache.remove(installed.repository, installed.revision, own if others else None)
+        uses = [*used, *(use for other in store.all().values() for use in other.uses)]
+        # The own files last: their removal clears away the views whose links lead to files that are gone.
+        freed = [_remove_unused(part, uses) for part in reversed(installed.parts)]
+    return None if set(freed) == {None} else sum(each or 0 for each in freed)
+
+
+def _remove_unused(part: InstalledModel | InstalledBeside, uses: Sequence[WeightUse]) -> int | None:
+    """Removes the files of one repository that no other model uses. If one uses any of them, files without weights stay: it
+    may need them. None if all weights stay."""
+    others = [set(paths) for source, paths in uses if source == part.source]
+    unused = set(part.weights).difference(*others) if all(others) else set[str]()
+    if others:
+        freed = cache.remove(part.repository, part.revision, unused)
+        return freed if unused else None
+    # Of another repository than the model's own nothing else goes: other programs may have more of it.
+    return cache.remove(part.repository, part.revision, part.files if isinstance(part, InstalledBeside) else None)
 
 
 def uses(installed: InstalledModel, used: Iterable[WeightUse]) -> bool:
-    """Whether one of the uses has weights of an added model. A use that names no files has all of them."""
+    """Whether one of the uses has weights of an added model; files beside them may be another model's, too."""
     own = set(installed.weights)
     return any(source == installed.source and (not paths or not own.isdisjoint(paths)) for source, paths in used)
 
 
 def bytes_here(entry: CatalogueEntry) -> int:
-    """Bytes of the files of an entry that are on this disk, checked or not; 0 if the catalogue does not know its commit."""
-    if entry.revision is None:
+    """Bytes of the files of an entry that are on this disk, checked or not. Files of an unknown commit are not counted."""
+    return sum(map(_bytes_here, entry.parts))
+
+
+def _bytes_here(part: CatalogueFiles) -> int:
+    if part.revision is None:
         return 0
-    folder = cache.snapshot(entry.repository, entry.revision)
-    there = [file.stat().st_size for path in entry.files if (file := folder / path).is_file()]
-    return sum(there) + cache.collected_bytes(entry.repository, entry.revision, entry.files)
+    folder = cache.snapshot(part.repository, part.revision)
+    there = [file.stat().st_size for path in part.files if (file := folder / path).is_file()]
+    return sum(there) + cache.collected_bytes(part.repository, part.revision, part.files)
 
 
 def ensure_room(entry: CatalogueEntry) -> None:
     """Raises `MotetError` (storage_full) if the disk has no room for the files of an entry that are not there. Files of
     unknown size are not counted; the download looks again when it knows them."""
-    needed = max(sum(file.size or 0 for file in entry.files.values()) - bytes_here(entry), 0)
+    sizes = [file.size or 0 for part in entry.parts for file in part.files.values()]
+    needed = max(sum(sizes) - bytes_here(entry), 0)
     free = _free_bytes()
     if free < needed + SPARE_BYTES:
         cause = f"The service's disk has {free / GB:.1f} GB free, and the download needs {needed / GB:.1f} GB."
@@ -76,8 +93,3 @@ def _free_bytes() -> int:
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     return shutil.disk_usage(folder).free
-
-
-def _of_notes(installed: InstalledModel, store: InstalledModels) -> list[Collection[str]]:
-    """The weight files of each other added model with the same commit."""
-    return [other.weights for other in store.all().values() if other.source == installed.source]

@@ -9,11 +9,12 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from deployments.catalogue.entries import NAME_PATTERN, CatalogueEntry, ModelCatalogue
-from deployments.catalogue.installed import InstalledModel, PinnedFile
+from deployments.catalogue.entries import NAME_PATTERN, CatalogueFiles, ModelCatalogue
+from deployments.catalogue.installed import InstalledBeside, InstalledModel, PinnedFile
 from deployments.catalogue.recognise import CONFIG, INDEX, engine_of, files_of, read_json
 from deployments.engines import registry
 from deployments.errors import fail
+from deployments.hub import cache
 from deployments.hub.download import Download, borrowed
 from deployments.hub.files import HubFile, HubListing, digest_of, is_safe, is_weight, with_pin
 from deployments.hub.listing import listing
@@ -22,41 +23,59 @@ HUB = "hf:"
 
 
 @dataclass(frozen=True, slots=True)
+class ChosenFiles:
+    """Files of a repository at one commit, and the folder in the model's own where its engine finds them."""
+
+    found: HubListing
+    files: tuple[HubFile, ...]
+    folder: str = ""
+
+    @property
+    def download(self) -> Download:
+        """The files."""
+        return Download(self.found.name, self.found.commit, self.files)
+
+    def note(self) -> dict[str, Any]:
+        """What a note says of the files, which were checked and are in the snapshot."""
+        snapshot = cache.snapshot(self.found.name, self.found.commit)
+        files = {
+            file.path: PinnedFile(size=file.size, sha256=file.sha256 or digest_of(snapshot / file.path))
+            for file in self.files
+        }
+        found = self.found
+        return {"repository": found.name, "revision": found.commit, "licence": found.licence, "files": files}
+
+
+@dataclass(frozen=True, slots=True)
 class Choice:
-    """A model that is to be added: its files at one commit, and how it is configured."""
+    """A model that is to be added: its files, those of other repositories beside them, and how it is configured."""
 
     name: str
     entry: str | None
     engine: str
     hardware: str
     options: Mapping[str, Any]
-    found: HubListing
-    files: tuple[HubFile, ...]
+    own: ChosenFiles
     verified: bool
+    beside: tuple[ChosenFiles, ...] = ()
 
     @property
-    def download(self) -> Download:
-        """Its files."""
-        return Download(self.found.name, self.found.commit, self.files)
+    def downloads(self) -> tuple[Download, ...]:
+        """All files, those of the model's own repository first."""
+        return tuple(part.download for part in (self.own, *self.beside))
 
-    def installed(self, folder: Path) -> InstalledModel:
-        """The note of the model, whose files were checked and are in a folder."""
-        files = {
-            file.path: PinnedFile(size=file.size, sha256=file.sha256 or digest_of(folder / file.path))
-            for file in self.files
-        }
+    def installed(self) -> InstalledModel:
+        """The note of the model, whose files were checked and are in their snapshots."""
         return InstalledModel(
             name=self.name,
             entry=self.entry,
             engine=self.engine,
             hardware=self.hardware,
             options=self.options,
-            repository=self.found.name,
-            revision=self.found.commit,
-            licence=self.found.licence,
             verified=self.verified,
-            files=files,
-            weights=tuple(file.path for file in self.files if is_weight(file.path)),
+            weights=tuple(file.path for file in self.own.files if is_weight(file.path)),
+            beside=tuple(InstalledBeside(folder=part.folder, **part.note()) for part in self.beside),
+            **self.own.note(),
         )
 
 
@@ -89,14 +108,20 @@ def choose(
     if kind not in options:
         cause = f"{wanted} does not run on {kind}."
         raise fail("unsupported", cause, f"It runs on {' and '.join(options)}.", param="hardware")
-    found = listing(entry.repository, entry.revision)
-    files = tuple(_entry_files(wanted, entry, found))
-    return Choice(name or wanted, wanted, entry.engine, kind, options[kind], found, files, entry.verified)
+    own, beside = _chosen(wanted, entry), tuple(_chosen(wanted, each, each.folder) for each in entry.beside)
+    return Choice(name or wanted, wanted, entry.engine, kind, options[kind], own, entry.verified, beside)
 
 
-def _entry_files(name: str, entry: CatalogueEntry, found: HubListing) -> Iterator[HubFile]:
-    """The files of an entry, with the digests of the catalogue. Raises `MotetError` if the hub has other ones."""
-    for path, pinned in entry.files.items():
+def _chosen(name: str, part: CatalogueFiles, folder: str = "") -> ChosenFiles:
+    """The files of an entry in one repository. Asks the hub."""
+    found = listing(part.repository, part.revision)
+    return ChosenFiles(found, tuple(_files_of(name, part, found)), folder)
+
+
+def _files_of(name: str, part: CatalogueFiles, found: HubListing) -> Iterator[HubFile]:
+    """The files of an entry in one repository, with the digests of the catalogue. Raises `MotetError` if the hub has other
+    ones."""
+    for path, pinned in part.files.items():
         file = found.file(path)
         if file is None or pinned.size not in (None, file.size):
             how = "is not there" if file is None else f"has {file.size:,} bytes and not {pinned.size:,}"
@@ -104,7 +129,7 @@ def _entry_files(name: str, entry: CatalogueEntry, found: HubListing) -> Iterato
             raise fail("invalid", cause, "Check HF_ENDPOINT: the mirror may differ.", code="checksum_mismatch")
         yield file if pinned.sha256 is None else with_pin(file, pinned.sha256, found)
     for file in found.files:
-        if file.path not in entry.files and is_safe(file.path) and any(_fits(file.path, each) for each in entry.also):
+        if file.path not in part.files and is_safe(file.path) and any(_fits(file.path, each) for each in part.also):
             yield file
 
 
@@ -124,7 +149,7 @@ def _of_hub(wanted: str, name: str | None, hardware: str | None, engine: str | N
     registry.find(engine)
     kind = hardware or ("mlx" if engine.startswith("mlx_") else "cpu")
     own = name or re.sub(r"[^a-z0-9._-]", "-", repository.partition("/")[2].lower()).lstrip("._-")[:64] or "model"
-    return Choice(own, None, engine, kind, {}, found, files_of(found, read.get(INDEX)), False)
+    return Choice(own, None, engine, kind, {}, ChosenFiles(found, files_of(found, read.get(INDEX))), False)
 
 
 def _parsed(found: HubListing) -> dict[str, Mapping[str, Any]]:

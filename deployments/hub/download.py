@@ -50,19 +50,24 @@ def fetch(download: Download, progress: Progress = lambda done, total: None, pau
     downloaded with it is removed. Raises `MotetError`: invalid for a wrong digest, storage_full, unavailable or forbidden.
     """
     with cache.locked(download.name):
-        return fetch_locked(download, progress, pause)
+        fetch_locked([download], progress, pause)
+    return cache.snapshot(download.name, download.commit)
 
 
-def fetch_locked(download: Download, progress: Progress = lambda done, total: None, pause: Pause = time.sleep) -> Path:
-    """As `fetch`, for a caller that holds the lock of the repository."""
-    name, commit = download.name, download.commit
-    missing = [file for file in download.files if not _is_there(cache.snapshot(name, commit) / file.path, file)]
-    if missing:
-        wanted = Download(name, commit, missing)
-        with _all_or_nothing(wanted):
-            _collect(wanted, _beside(progress, download), pause)
-        cache.publish(name, commit, wanted.paths)
-    return cache.snapshot(name, commit)
+def fetch_locked(
+    downloads: Sequence[Download], progress: Progress = lambda done, total: None, pause: Pause = time.sleep
+) -> None:
+    """As `fetch`, for the files of one model from one or several repositories, whose locks the caller holds: no file gets its
+    name before all were checked."""
+    missing = [each for each in map(_missing, downloads) if each.files]
+    total = sum(each.size for each in downloads)
+    with _all_or_nothing(missing), _disk(missing):
+        before = total - sum(each.size for each in missing)
+        for each in missing:
+            _collect(each, _after(before, total, progress), pause)
+            before += each.size
+    for each in missing:
+        cache.publish(each.name, each.commit, each.paths)
 
 
 @contextmanager
@@ -81,9 +86,16 @@ def borrowed(download: Download, pause: Pause = time.sleep) -> Iterator[Path]:
         yield Path(folder)
 
 
-def _beside(progress: Progress, whole: Download) -> Callable[[int, int], None]:
-    """Progress of the missing files as that of all."""
-    return lambda done, total: progress(whole.size - total + done, whole.size)
+def _missing(download: Download) -> Download:
+    """Those of its files that the snapshot does not have."""
+    folder = cache.snapshot(download.name, download.commit)
+    files = [file for file in download.files if not _is_there(folder / file.path, file)]
+    return Download(download.name, download.commit, files)
+
+
+def _after(before: int, total: int, progress: Progress) -> Callable[[int], None]:
+    """The progress of one repository as that of all, of which some bytes were there before."""
+    return lambda done: progress(before + done, total)
 
 
 def _is_there(place: Path, file: HubFile) -> bool:
@@ -96,15 +108,15 @@ def _is_there(place: Path, file: HubFile) -> bool:
     raise fail("invalid", cause, "Find out what changed it, remove it, and try again.", code="checksum_mismatch")
 
 
-def _collect(wanted: Download, progress: Progress, pause: Pause) -> None:
-    """Downloads and checks the files into the folder of unfinished ones."""
+def _collect(wanted: Download, progress: Callable[[int], None], pause: Pause) -> None:
+    """Downloads and checks the files into the folder of unfinished ones. `progress` gets how many bytes of them are there."""
     folder = cache.unfinished(wanted.name, wanted.commit)
     before = 0
 
     def show(done: int) -> None:
-        progress(before + done, wanted.size)
+        progress(before + done)
 
-    with closing(HubTransfer(wanted.name, wanted.commit, pause)) as transfer, _disk(wanted):
+    with closing(HubTransfer(wanted.name, wanted.commit, pause)) as transfer:
         for file in wanted.files:
             whole = folder / file.path
             if not whole.is_file():
@@ -129,18 +141,18 @@ def _check(part: Path, file: HubFile, wanted: Download) -> None:
 
 
 @contextmanager
-def _disk(wanted: Download) -> Iterator[None]:
-    """Refuses a download for which there is no room, before it begins and when the disk fills meanwhile."""
-    there = cache.collected_bytes(wanted.name, wanted.commit, wanted.paths)
-    free = shutil.disk_usage(cache.repository(wanted.name)).free
-    if free < wanted.size - there + SPARE_BYTES:
-        raise _full(wanted.size - there, free)
+def _disk(wanted: Sequence[Download]) -> Iterator[None]:
+    """Refuses downloads for which there is no room, before they begin and when the disk fills meanwhile."""
+    needed = sum(each.size - cache.collected_bytes(each.name, each.commit, each.paths) for each in wanted)
+    free = shutil.disk_usage(cache.root()).free
+    if wanted and free < needed + SPARE_BYTES:
+        raise _full(needed, free)
     try:
         yield
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        raise _full(wanted.size, shutil.disk_usage(cache.repository(wanted.name)).free) from error
+        raise _full(needed, shutil.disk_usage(cache.root()).free) from error
 
 
 def _full(needed: int, free: int) -> MotetError:
@@ -150,11 +162,12 @@ def _full(needed: int, free: int) -> MotetError:
 
 
 @contextmanager
-def _all_or_nothing(download: Download) -> Iterator[None]:
+def _all_or_nothing(downloads: Sequence[Download]) -> Iterator[None]:
     """Removes what was downloaded if a file is not the expected one."""
     try:
         yield
     except MotetError as error:
         if error.failure.code == "checksum_mismatch":
-            cache.discard(download.name, download.commit, download.paths)
+            for each in downloads:
+                cache.discard(each.name, each.commit, each.paths)
         raise

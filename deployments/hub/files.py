@@ -6,7 +6,10 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Annotated
+
+from pydantic import AfterValidator
 
 from deployments.errors import fail
 
@@ -63,6 +66,28 @@ def is_weight(path: str) -> bool:
 def is_safe(path: str) -> bool:
     """Whether engines read a file of this name, in any folder of the repository."""
     return any(fnmatch(Path(path).name, pattern) for pattern in SAFE_FILES)
+
+
+def is_inside(path: str) -> bool:
+    """Whether a path names something in a folder, and leads nowhere else."""
+    parts = PurePosixPath(path).parts
+    return bool(parts) and not path.startswith("/") and ".." not in parts and "\\" not in path and "\0" not in path
+
+
+def inner(path: str) -> str:
+    """The path, if it is inside a folder. Raises `ValueError` for another one."""
+    if not is_inside(path):
+        raise ValueError(f"{path[:64]!r} is not a path in a folder")
+    return path
+
+
+InnerFolder = Annotated[str, AfterValidator(lambda path: path and inner(path).rstrip("/"))]
+"""A folder in a model's own; "" for the model's folder itself."""
+
+
+def placed(folder: str, path: str) -> str:
+    """The path of a file in a folder of the model's own; "" is the model's folder itself."""
+    return f"{folder}/{path}" if folder else path
 
 
 def safe_weights(found: HubListing) -> list[HubFile]:

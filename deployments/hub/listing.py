@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from deployments.errors import MotetError, fail
-from deployments.hub.files import COMMIT_PATTERN, HubFile, HubListing
+from deployments.hub.files import COMMIT_PATTERN, HubFile, HubListing, is_inside
 
 TIMEOUT_S = 30.0
 GATED_REMEDY = (
@@ -48,12 +48,12 @@ def _commit(answered: str | None, name: str) -> str:
 
 def _file(sibling: Any, name: str) -> HubFile:
     """A file of the listing. Raises `MotetError` (invalid) for a path that leads out of the snapshot's folder."""
-    path = PurePosixPath(sibling.rfilename)
-    if path.is_absolute() or ".." in path.parts or "\\" in sibling.rfilename or "\0" in sibling.rfilename:
+    if not is_inside(sibling.rfilename):
         cause = f"The hub lists {sibling.rfilename!r} among the files of {name}, a path outside of the model's folder."
         raise fail("invalid", cause, "Do not use this mirror; check HF_ENDPOINT.", code="unsafe_path")
     sha256 = sibling.lfs.sha256 if sibling.lfs is not None else None
-    return HubFile(str(path), int(sibling.size or 0), sha256, sibling.blob_id if sha256 is None else None)
+    path, git_sha1 = PurePosixPath(sibling.rfilename), sibling.blob_id if sha256 is None else None
+    return HubFile(str(path), int(sibling.size or 0), sha256, git_sha1)
 
 
 @contextmanager

@@ -58,6 +58,7 @@ class ReplicaSettings(StrictModel):
     """CPUs of other placements on the same machine, which `auto` threads leave free."""
     scheduling: CpuScheduling
     sha256: Mapping[str, str]
+    beside: tuple[weight_sources.BesideFiles, ...] = ()
     options: Mapping[str, Any]
     steps: StepSettings
     stuck_after_s: float
@@ -223,9 +224,10 @@ class ModelReplica:
 
 def load_engine(settings: ReplicaSettings) -> Any:
     """Loads the engine that the settings name. Its weights are downloaded if necessary, and checked. Raises `MotetError`."""
-    folder = (
-        str(weight_sources.folder_of(weight_sources.parse(settings.source), settings.sha256)) if settings.source else ""
-    )
+    folder = ""
+    if settings.source:
+        source = weight_sources.parse(settings.source)
+        folder = str(weight_sources.folder_of(source, settings.sha256, settings.beside))
     threads = threads_of(settings.threads, lambda: here(_node_cpus()), settings.reserved_cpus)
     return registry.load(
         settings.engine, EngineSpec(settings.model, folder, settings.device, threads, settings.options)

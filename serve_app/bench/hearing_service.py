@@ -38,7 +38,7 @@ class HearingModel:
         """The folder of its weights."""
         source = self.model.source
         assert source is not None
-        return str(weight_sources.folder_of(weight_sources.parse(source), self.model.sha256))
+        return str(weight_sources.folder_of(weight_sources.parse(source), self.model.sha256, self.model.beside))
 
 
 def default_model() -> HearingModel:

@@ -54,6 +54,9 @@ def _spare(count: int, loaded_bytes: int) -> str:
 def _to_download(model: Model) -> str:
     """The line that fetches a hub model which is not on this disk; nothing for others."""
     source = weight_sources.parse(model.source) if model.source else None
-    if source is None or source.kind != "hf" or weight_sources.is_downloaded(source, model.sha256):
+    if source is None or source.kind != "hf" or weight_sources.is_downloaded(source, model.sha256, model.beside):
         return ""
-    return f"The first start downloads it; or: hf download {source.name} --revision {source.revision}"
+    commands = [
+        f"hf download {hub.name} --revision {hub.revision}" for hub in (source, *(each.hub for each in model.beside))
+    ]
+    return f"The first start downloads it; or: {' and '.join(commands)}"

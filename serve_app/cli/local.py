@@ -64,7 +64,8 @@ def load_model(app: AppConfig, wanted: str | None, task: Task) -> LoadedModel:
 def load_engine(name: str, model: Model, hardware: HardwareClass) -> Any:
     """The model's engine with its weights, on all the cores that this process may use: it has no neighbours here."""
     keep_freed_memory()
-    folder = str(weight_sources.folder_of(weight_sources.parse(model.source), model.sha256)) if model.source else ""
+    source = weight_sources.parse(model.source) if model.source else None
+    folder = str(weight_sources.folder_of(source, model.sha256, model.beside)) if source else ""
     return registry.load(model.engine, EngineSpec(name, folder, hardware.device, usable_cores(), model.options))
 
 

@@ -93,6 +93,22 @@ class AddableModel:
         return *facts, *_figures(self.memory_bytes, self.times_real_time), here
 
 
+@dataclass(frozen=True, slots=True)
+class DamagedModel:
+    """A model that was added, and whose note cannot be used. Until it is added again, or the note is removed, no weights are
+    removed that it may need."""
+
+    model: str
+    file: str
+    cause: str
+    state: str = "damaged"
+
+    @property
+    def row(self) -> tuple[str, ...]:
+        """The cells of a table."""
+        return self.model, self.file, self.cause
+
+
 def models(
     action: Annotated[Action, typer.Argument(help="What to do.")] = "list",
     what: WhatModel = None,
@@ -228,11 +244,13 @@ def _list(service: str | None, file: Path | None, *, as_json: bool, quiet: bool)
     from serve_app import config_file
 
     app = config_file.read_app(file)
-    found = _in_order(configured(app.models, InstalledModels(app.registry).all()))
+    notes = InstalledModels(app.registry)
+    found = _in_order(configured(app.models, notes.all()))
     columns = (*COLUMNS[:-1], *FIGURES, COLUMNS[-1])
     show_rows(columns, [model.row_with_figures for model in found], found if as_json else None)
     if not quiet:
         show_addable(sorted(addable(app.registry, app.models), key=lambda model: model.task), as_json=as_json)
+    show_damaged([DamagedModel(name, str(note.file), note.cause) for name, note in notes.damaged().items()], as_json)
 
 
 def _in_order(found: Iterable[ListedModel]) -> list[ListedModel]:
@@ -248,6 +266,16 @@ def show_addable(offered: Iterable[AddableModel], *, as_json: bool = False) -> N
             print()
         columns = (f"{task} to add", *CATALOGUE_COLUMNS)
         show_rows(columns, [model.row for model in models_of_task], models_of_task if as_json else None)
+
+
+def show_damaged(found: Sequence[DamagedModel], as_json: bool) -> None:
+    """A table of the models whose notes cannot be used, if there are any."""
+    if found and not as_json:
+        print()
+    if found:
+        show_rows(
+            ("damaged note of", "file", "what is wrong"), [model.row for model in found], found if as_json else None
+        )
 
 
 def _brief(names: Sequence[str]) -> str:
@@ -277,8 +305,8 @@ def configured(models: Mapping[str, Model], notes: Mapping[str, InstalledModel])
     has models of these names with the same source. Loads none."""
     for name, model in models.items():
         kinds = tuple(placement.hardware.kind for placement in model.placements)
-        placed = {each.source: each.sha256 for each in map(model.on, model.placements)}
-        states = dict.fromkeys(_state_of_weights(source, placed[source]) for source in sorted(placed, key=str))
+        placed = {each.source: each for each in map(model.on, model.placements)}
+        states = dict.fromkeys(_state_of_weights(placed[source]) for source in sorted(placed, key=str))
         note = notes.get(name)
         figures = _measured(note if note is not None and note.source in placed else None)
         yield ListedModel(model.task, name, model.aliases, kinds, "; ".join(states), *figures)
@@ -301,16 +329,18 @@ def addable(settings: RegistrySettings, listed: Container[str]) -> Iterator[Adda
             yield AddableModel(model.task, name, (), size, model.licence, kinds, "unverified", "installed", *figures)
 
 
-def _state_of_weights(text: str | None, checksums: Mapping[str, str]) -> str:
+def _state_of_weights(model: Model) -> str:
+    """Whether the weights of a model, as it is on one placement, are on this machine."""
     from deployments.engines import weight_sources
 
-    if text is None:
+    if model.source is None:
         return "needs no weights"
-    source = weight_sources.parse(text)
+    source = weight_sources.parse(model.source)
     if source.kind == "path":
         return "weights here" if Path(source.name).expanduser().is_dir() else f"the folder {source.name} is missing"
     if source.kind == "hf":
-        return "weights here" if weight_sources.is_downloaded(source, checksums) else "not downloaded yet"
+        here = weight_sources.is_downloaded(source, model.sha256, model.beside)
+        return "weights here" if here else "not downloaded yet"
     try:
         importlib.metadata.distribution(source.name)
     except importlib.metadata.PackageNotFoundError:

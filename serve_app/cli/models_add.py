@@ -45,8 +45,9 @@ def add(wanted: str, settings: RegistrySettings, taken: Sequence[str], how: Addi
     store = InstalledModels(settings)
     with _interruptible(choice, how.quiet), byte_progress(choice.name, quiet=how.quiet) as progress:
         installed = fetch_and_note(choice, store, progress)
-    folder = cache.snapshot(choice.found.name, choice.found.commit)
-    say(f"{len(choice.files)} files, {choice.download.size / GB:.2f} GB, all digests are right: {folder}")
+    folder = cache.snapshot(installed.repository, installed.revision)
+    count, size = sum(len(each.files) for each in choice.downloads), installed.size / GB
+    say(f"{count} files, {size:.2f} GB, all digests are right: {folder}")
     if how.try_it and installed.hardware not in present:
         say(f"This machine has no {installed.hardware}, so {installed.name} was not tried.")
     elif how.try_it:
@@ -67,8 +68,11 @@ def _silent(line: str) -> None:
 
 
 def _introduction(choice: Choice) -> str:
-    found = choice.found
-    lines = [f"{found.name}@{found.commit}, licence: {found.licence or 'see its page'}, engine: {choice.engine}"]
+    own, *others = [
+        f"{found.name}@{found.commit}, licence: {found.licence or 'see its page'}"
+        for found in (part.found for part in (choice.own, *choice.beside))
+    ]
+    lines = [f"{own}, engine: {choice.engine}", *(f"beside it: {each}" for each in others)]
     if not choice.verified:
         lines.append(
             "UNVERIFIED: no two independent manifests agree on its weights. Pinned is what the hub states for this commit."
@@ -82,7 +86,7 @@ def _interruptible(choice: Choice, quiet: bool) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        there = cache.collected_bytes(choice.found.name, choice.found.commit, choice.download.paths)
+        there = sum(cache.collected_bytes(each.name, each.commit, each.paths) for each in choice.downloads)
         if not quiet:
             note(f"Stopped. {there / GB:.2f} GB are here; the same command continues there.")
         raise
@@ -127,10 +131,12 @@ def remove(
     """Removes a model from the configuration, its note, and its weights, except those that another added or `configured`
     model has.
 
-    Raises `MotetError` (not_found) if it was neither added nor configured.
+    Raises `MotetError`: not_found if it was neither added nor configured, invalid if a damaged note may need its weights.
     """
     store = InstalledModels(settings)
     installed = store.find(name)
+    if installed is not None and not keep_weights:
+        store.ensure_decidable(installed)  # before the configuration changes
     left = config is not None and config.is_file() and config_edit.remove_model(config, name)
     if installed is None and not left:
         raise fail("not_found", f"No model {name!r} was added.", "motet models lists them.", param="name")

@@ -20,7 +20,7 @@ from cluster import ray_private
 from cluster.applications import loaded_application
 from cluster.models import Model, Placement, weight_uses
 from deployments.audio.isolated_decode import shared_decoder_processes
-from deployments.catalogue.adding import WeightUse
+from deployments.catalogue.installed import WeightUse
 from deployments.engines.protocols import RecognitionOptions
 from deployments.engines.registry import Task
 from deployments.replica.error_log import ignore_unwritten_lines
@@ -261,7 +261,8 @@ def directory_of(config: AppConfig, handles: Handles) -> ModelDirectory:
 def _entry(model: Model) -> ModelEntry:
     kinds = [placement.hardware.kind for placement in model.placements]
     replicas = sum(placement.most_replicas for placement in model.placements)
-    batch, weights = model.steps.max_batch_size, repr((model.engine, model.source, model.sha256, model.options))
+    batch = model.steps.max_batch_size
+    weights = repr((model.engine, model.source, model.sha256, model.beside, model.options))
     grows = any(placement.autoscaling for placement in model.placements)
     return ModelEntry(
         model.task, model.aliases, model.voice_aliases, model.max_wait_s, kinds, replicas, batch, weights, grows

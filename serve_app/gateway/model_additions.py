@@ -16,10 +16,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
-from deployments.catalogue.adding import WeightUse, bytes_here, ensure_room, remove_installed, uses
+from deployments.catalogue.adding import bytes_here, ensure_room, remove_installed, uses
 from deployments.catalogue.additions import Addition, AdditionOrder, Additions
 from deployments.catalogue.entries import CatalogueEntry
-from deployments.catalogue.installed import InstalledModel, InstalledModels, RegistrySettings, readable
+from deployments.catalogue.installed import InstalledModel, InstalledModels, RegistrySettings, WeightUse, readable
 from deployments.errors import fail, in_one_line, quoted
 from deployments.hub.cache import discard_unfinished
 
@@ -126,10 +126,11 @@ class ModelAdditions:
             self._processes[name] = self._start(order)
 
     def _remove(self, name: str, served: bool, used: Sequence[WeightUse]) -> int:
-        addition, installed = self._additions.find(name), self._note(name)
+        addition = self._additions.find(name)
         if addition is not None and addition.state != "failed":
             self._cancel(name)
             return 0
+        installed = self._note(name)
         if installed is not None and (served or uses(installed, used)):
             cause = f"The service has the model {quoted(name)}."
             remedy = "Unload it with DELETE /v1/models/{id}, or take it out of the configuration; then send this again."
@@ -142,11 +143,11 @@ class ModelAdditions:
 
     def _freed(self, name: str, installed: InstalledModel | None, used: Sequence[WeightUse]) -> int:
         """Removes a model, or what was fetched of it. Returns the bytes that are free now."""
-        repository = installed.repository if installed is not None else self._entry(name).repository
+        parts = self._entry(name).parts if installed is None else ()
         with _writing():
             try:
                 if installed is None:
-                    return discard_unfinished(repository)
+                    return sum(discard_unfinished(repository) for repository in {part.repository for part in parts})
                 with readable():
                     return remove_installed(installed, self._installed, used, waits=False) or 0
             except BlockingIOError as error:
@@ -187,7 +188,7 @@ class ModelAdditions:
             return self._installed.find(name)
 
     def _is_here(self, name: str, hardware: str | None) -> bool:
-        note = self._note(name)
+        note = self._installed.all().get(name)  # one that is damaged is written again
         return note is not None and note.is_here and hardware in (None, note.hardware)
 
 

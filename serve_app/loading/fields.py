@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import PurePosixPath
 from typing import Any
 
 from pydantic import ConfigDict, model_validator
@@ -13,6 +12,7 @@ from deployments.catalogue.entries import EntryName
 from deployments.catalogue.installed import InstalledModel, InstalledModels, RegistrySettings, readable
 from deployments.engines import weight_sources
 from deployments.errors import MotetError, fail
+from deployments.hub.files import is_inside
 
 
 def _without_engine(schema: dict[str, Any]) -> None:
@@ -36,7 +36,7 @@ class ModelToLoad(Model):
             source = weight_sources.parse(placed.source) if placed.source else None
             if source is not None and source.kind == "path":
                 raise ValueError("a source path:... is for the configuration; send wheel:... or hf:...")
-            if bad := [name for name in placed.sha256 if not _is_inside(name)]:
+            if bad := [name for name in placed.sha256 if not is_inside(name)]:
                 raise ValueError(f"sha256: {bad[0][:64]!r} is not a file of the model's repository")
         return self
 
@@ -44,11 +44,6 @@ class ModelToLoad(Model):
     def settings(self) -> Model:
         """The entry without its name."""
         return Model.model_validate(self.model_dump(exclude={"id", "catalogue"}))
-
-
-def _is_inside(path: str) -> bool:
-    parts = PurePosixPath(path).parts
-    return bool(parts) and not path.startswith("/") and "\\" not in path and ".." not in parts
 
 
 def filled(fields: Mapping[str, Any], registry: RegistrySettings) -> dict[str, Any]:
@@ -79,7 +74,7 @@ def ensure_fetched(name: str, model: Model) -> None:
         if not placed.sha256:
             remedy = f"Send the sha256 of each weight file, or run `motet models add hf:{source.name}`."
             raise fail("invalid", "A model of the hub needs the SHA-256 of its weight files.", remedy, param="sha256")
-        if not weight_sources.is_downloaded(source, placed.sha256):
+        if not weight_sources.is_downloaded(source, placed.sha256, placed.beside):
             raise _not_here(name, f"hf:{source.name}")
 
 

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from cluster.models import Model
 from deployments.catalogue import entries
-from deployments.catalogue.entries import CatalogueEntry, CatalogueFile, ModelCatalogue
+from deployments.catalogue.entries import CatalogueEntry, CatalogueFile, CatalogueFiles, ModelCatalogue
 from deployments.catalogue.installed import InstalledModel, InstalledModels, RegistrySettings, Trial
 from deployments.catalogue.recognise import ENGINE_OF_TYPE
 from deployments.engines import registry
@@ -28,18 +28,28 @@ DIGEST = "a" * 64
 @pytest.mark.parametrize("name", CATALOGUE.models)
 def test_an_entry_is_a_model_that_a_configuration_accepts(name: str) -> None:
     entry = CATALOGUE.models[name]
+    beside = [{"source": _source(part), "folder": part.folder, "sha256": _digests(part.files)} for part in entry.beside]
     for kind, options in entry.hardware.items():
         Model.model_validate(
             {
                 "engine": entry.engine,
-                "source": f"hf:{entry.repository}@{entry.revision or '0' * 40}",
-                "sha256": {path: file.sha256 or DIGEST for path, file in entry.files.items() if is_weight(path)},
+                "source": _source(entry),
+                "sha256": {path: digest for path, digest in _digests(entry.files).items() if is_weight(path)},
+                "beside": beside,
                 "options": options,
                 "placements": [{"hardware": {"kind": kind}}],
             }
         )
-    assert all(map(is_safe, entry.files)), "engines read no other files"
+    assert all(is_safe(path) for part in entry.parts for path in part.files), "engines read no other files"
     assert entry.tested and entry.licence and entry.about.endswith(".")
+
+
+def _source(part: CatalogueFiles) -> str:
+    return f"hf:{part.repository}@{part.revision or '0' * 40}"
+
+
+def _digests(files: Mapping[str, CatalogueFile]) -> dict[str, str]:
+    return {path: file.sha256 or DIGEST for path, file in files.items()}
 
 
 @pytest.mark.parametrize(
@@ -66,6 +76,31 @@ def test_an_entry_is_verified_only_if_two_manifests_agree_on_each_weight_file() 
     assert CatalogueFile(sha256=DIGEST, sources=("a", "b")).verified
 
 
+def test_the_weights_beside_an_entry_count_for_its_verification_and_all_files_for_its_size() -> None:
+    agreed, one = ({"size": 5, "sha256": DIGEST, "sources": sources} for sources in (["a", "b"], ["a"]))
+
+    def entry(files: Mapping[str, Any], **changed: Any) -> CatalogueEntry:
+        beside = {"repository": "c/d", "revision": "1" * 40, "licence": "MIT", "folder": "inner", "files": files}
+        return _entry({"model.bin": agreed}, beside=[{**beside, **changed}])
+
+    assert entry({"model.bin": agreed}).verified and entry({"model.bin": agreed}).size == 10
+    assert entry({"words.json": {"size": 1}}).verified, "it has no weights"
+    assert not entry({"model.bin": one}).verified
+    assert not entry({"model.bin": agreed}, revision=None).verified
+    assert not entry({"model.bin": agreed}, also=["*.safetensors"]).verified
+    assert entry({"words.json": {}}).size is None
+
+
+def test_two_files_of_an_entry_have_two_places() -> None:
+    beside = {"repository": "c/d", "licence": "MIT", "files": {"config.json": {}}}
+    assert _entry({"config.json": {}}, beside=[{**beside, "folder": "inner"}]).beside[0].folder == "inner"
+    with pytest.raises(ValidationError, match="two files would have the place config.json"):
+        _entry({"config.json": {}}, beside=[beside])
+    for folder in ("../up", "/etc", "a/../../b"):
+        with pytest.raises(ValidationError, match="is not a path in a folder"):
+            _entry({"config.json": {}}, beside=[{**beside, "folder": folder}])
+
+
 def _entry(files: Mapping[str, Any], **changed: Any) -> CatalogueEntry:
     plain = {"about": "A.", "engine": "whisper", "repository": "a/b", "revision": "0" * 40, "licence": "MIT"}
     return CatalogueEntry.model_validate(
@@ -83,10 +118,13 @@ def test_a_digest_without_a_source_is_refused(files: Mapping[str, Any]) -> None:
 
 
 def test_a_source_must_be_a_manifest(tmp_path: Path) -> None:
-    entry = _entry({"model.bin": {"sha256": DIGEST, "sources": ["nobody"]}}).model_dump(mode="json")
-    (tmp_path / "own.yaml").write_text(yaml.safe_dump({"models": {"ear": entry}}))
-    with pytest.raises(MotetError, match="manifests has no 'nobody'"):
-        entries.load(tmp_path / "own.yaml")
+    files = {"model.bin": {"sha256": DIGEST, "sources": ["nobody"]}}
+    beside = {"repository": "c/d", "licence": "MIT", "files": files}
+    for number, entry in enumerate((_entry(files), _entry({"config.json": {}}, beside=[beside]))):
+        file = tmp_path / f"{number}.yaml"
+        file.write_text(yaml.safe_dump({"models": {"ear": entry.model_dump(mode="json")}}))
+        with pytest.raises(MotetError, match="manifests has no 'nobody'"):
+            entries.load(file)
 
 
 def test_a_name_that_is_not_there(tmp_path: Path) -> None:
@@ -125,9 +163,6 @@ def test_notes_are_read_as_they_were_written(tmp_path: Path) -> None:
     assert store.find("ear") is None and store.all() == {}
     store.save(model)
     assert store.find("ear") == model and store.all() == {"ear": model} and trial.times_real_time == 3
-    (tmp_path / "notes" / "bad.json").write_text('{"name": "bad"}')
-    with pytest.raises(MotetError, match="add the model again"):
-        store.all()
     store.remove("ear")
     store.remove("ear")
     assert store.find("ear") is None

@@ -61,10 +61,20 @@ async def test_a_service_may_have_a_catalogue_of_its_own(tmp_path: Path) -> None
     assert (await Bench(registry=settings).client.get("/v1/registry")).json() == {"object": "list", "data": []}
 
 
-async def test_a_note_that_cannot_be_read_is_not_shown_to_clients(tmp_path: Path) -> None:
+async def test_a_damaged_note_is_logged_once_and_hides_no_other_model(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = RegistrySettings(folder=str(tmp_path))
+    InstalledModels(settings).save(added("tone", repository="org/other"))
     (tmp_path / "bad.json").write_text("{}")
-    answer = await Bench(registry=RegistrySettings(folder=str(tmp_path))).client.get("/v1/registry")
-    assert answer.status_code == 503 and str(tmp_path) not in answer.text
+    client = Bench(registry=settings).client
+    answers = [await client.get("/v1/registry") for _ in range(2)]
+    for answer in answers:
+        assert answer.status_code == 200 and str(tmp_path) not in answer.text
+        assert {model["id"] for model in answer.json()["data"]} == {*entries.load().models, "tone"}
+    assert [record.getMessage().split(" of ")[0] for record in caplog.records if "bad.json" in record.getMessage()] == [
+        f"The note {tmp_path / 'bad.json'}"
+    ]
 
 
 # --- Idle models

@@ -102,7 +102,7 @@ def test_a_view_of_a_model_whose_weights_lie_deeper(hub: Path) -> None:
 def test_a_cache_that_takes_no_view_says_so(hub: Path) -> None:
     snapshot(hub, {"a.safetensors": b"a", "b.safetensors": b"b"})
     (hub / "models--org--voice" / "views").write_text("in the way")
-    with pytest.raises(MotetError, match="weights of several models, and no view of one can be made"):
+    with pytest.raises(MotetError, match="No folder with links to the model's files can be made"):
         weight_sources.folder_of(weight_sources.parse(f"hf:org/voice@{COMMIT}"), {"a.safetensors": digest(b"a")})
 
 
