@@ -78,14 +78,24 @@ class Adding:
         )
 
 
-def entry(repository: str, files: dict[str, bytes]) -> dict[str, Any]:
-    """An entry of the catalogue, with the digests of these files."""
+def pinned(repository: str, files: dict[str, bytes]) -> dict[str, Any]:
+    """Files of a repository, with their digests."""
     pins = {
         path: {"size": len(data), "sha256": sha256(data), "sources": ["one", "two"]} for path, data in files.items()
     }
-    known = {"about": "For a test.", "licence": "MIT", "parameters": "1K", "tested": "In a test."}
-    model = {"engine": "hibari", "repository": repository, "revision": COMMIT, "hardware": {"cpu": {}}, "files": pins}
-    return {**known, **model}
+    return {"repository": repository, "revision": COMMIT, "licence": "MIT", "files": pins}
+
+
+def entry(repository: str, files: dict[str, bytes], beside: dict[str, bytes] | None = None) -> dict[str, Any]:
+    """An entry of the catalogue with these files, and others of a second repository."""
+    known = {
+        "about": "For a test.",
+        "engine": "hibari",
+        "parameters": "1K",
+        "tested": "In a test.",
+        "hardware": {"cpu": {}},
+    }
+    return {**known, **pinned(repository, files), "beside": [pinned("org/words", beside)] if beside else []}
 
 
 def sha256(data: bytes) -> str:
@@ -94,13 +104,15 @@ def sha256(data: bytes) -> str:
 
 @pytest.fixture(scope="module")
 def adding(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Adding]:
-    """A service whose catalogue has a voice, and the same with a file that the hub's copy does not match."""
+    """A service whose catalogue has a voice of two repositories, and one with a file that the hub's copy does not match."""
     folder = tmp_path_factory.mktemp("adding")
     wheel = weight_sources.folder_of(weight_sources.parse("wheel:hibari-tts"), {})
     files = {path.name: path.read_bytes() for path in wheel.iterdir() if path.suffix in ENDINGS}
     large = max(files, key=lambda path: len(files[path]))
     damaged = {**files, large: files[large][:-1] + b"?"}
-    models = {"bird": entry("org/bird", files), "damaged": entry("org/damaged", files)}
+    own = {path: data for path, data in files.items() if path.endswith(".onnx")}
+    beside = {path: data for path, data in files.items() if path not in own}
+    models = {"bird": entry("org/bird", own, beside), "damaged": entry("org/damaged", files)}
     catalogue = {"manifests": {"one": "A manifest.", "two": "Another one."}, "models": models}
     (folder / "catalogue.yaml").write_text(yaml.safe_dump(catalogue))
     keys = {name: {"sha256": [sha256(name.encode())], **more} for name, more in KEYS.items()}
@@ -110,7 +122,7 @@ def adding(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Adding]:
     config = folder / "serve_config.yaml"
     config.write_text(yaml.safe_dump({"http_options": {"port": 8000}, "applications": [application]}))
     with Hub().running() as hub:
-        hub.repositories["org/bird"] = Repository(files)
+        hub.repositories["org/bird"], hub.repositories["org/words"] = Repository(own), Repository(beside)
         hub.repositories["org/damaged"] = Repository(damaged, stated=files)
         service = Service.start(config, folder, HF_ENDPOINT=hub.url, HF_HUB_CACHE=str(folder / "hub"))
         yield Adding(service, hub, folder, files)
@@ -180,7 +192,7 @@ def test_it_continues_and_the_model_is_loaded_used_and_removed(adding: Adding) -
     wait_for(lambda: not adding.ask("GET", "/v1/admin/models").json()["data"], READY_S, "the end of the model")
     removed = adding.ask("DELETE", "/v1/registry/bird")
     assert removed.json()["freed_bytes"] == sum(map(len, adding.files.values()))
-    assert adding.snapshots("org/bird") == [] and not adding.model("bird")["installed"]
+    assert adding.snapshots("org/bird") == adding.snapshots("org/words") == [] and not adding.model("bird")["installed"]
 
 
 def test_a_wrong_digest_leaves_nothing(adding: Adding) -> None:
