@@ -164,8 +164,8 @@ class RecordingSettings(StrictModel):
     decoders: Count = 4
     """Recordings that a helper decodes at the same time. Those that wait for their upload are not counted."""
     decoded_mb: Count = 512
-    """Decoded sound that a helper holds for all its recordings (2^20 bytes). A recording for which there is no room waits
-    before it is decoded, and its upload with it. Separation in chunks of 10 s takes 8 MB for stereo at 48 kHz. A recording
+    """Decoded sound that a helper holds for all its recordings (2^20 bytes). A recording that does not fit waits before it is
+    decoded, and its upload with it. Separation in chunks of 10 s takes 8 MB for stereo at 48 kHz. A recording
     that takes more than this alone is refused with 413."""
     decoded_wait_s: Positive = 60.0
     """A recording that has waited for room for this long is refused with 429."""

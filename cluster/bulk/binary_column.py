@@ -1,75 +1,14 @@
-"""Bytes that may be too many for memory: written to a temporary file, and used through the page cache."""
+"""The column of a table with encoded sound, whose cells may be mapped files."""
 
 from __future__ import annotations
 
 import mmap
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from tempfile import TemporaryFile, gettempdir
-from typing import IO
 
 import numpy as np
 import pyarrow as pa
 
-from deployments.errors import fail
-
-HELD_BYTES = 8 * 2**20
-"""More than this is in a file, which the system may drop from memory."""
-
-Data = bytes | mmap.mmap
-"""Bytes in memory, or in a file that is mapped. Where they are only read, they may also be a buffer of Arrow."""
-
-
-class SpooledBytes:
-    """Bytes that are written one after another, and become a file if they are many."""
-
-    def __init__(self) -> None:
-        self._held = bytearray()
-        self._file: IO[bytes] | None = None
-
-    def write(self, data: bytes) -> None:
-        """Adds bytes. Raises `MotetError` (storage_full)."""
-        self._held += data
-        if len(self._held) > HELD_BYTES:
-            with storage_full_for_os_error():
-                self._file = self._file or TemporaryFile()
-                self._file.write(self._held)
-            self._held.clear()
-
-    def finish(self, head: bytes) -> Data:
-        """All of them, of which `head` replaces the first. Raises `MotetError` (storage_full)."""
-        if self._file is None:
-            self._held[: len(head)] = head
-            return bytes(self._held)
-        with storage_full_for_os_error():
-            self._file.write(self._held)
-            self._file.seek(0)
-            self._file.write(head)
-            return map_file(self._file)
-
-    def close(self) -> None:
-        """Removes the file, once nothing that is mapped needs it. Safe to call twice."""
-        self._held.clear()
-        if self._file is not None:
-            with suppress(OSError):  # closing writes what is left
-                self._file.close()
-
-
-@contextmanager
-def storage_full_for_os_error() -> Iterator[None]:
-    """An `OSError` of a temporary file becomes a `MotetError` (storage_full), which no row is to blame for."""
-    try:
-        yield
-    except OSError as error:
-        cause = f"A temporary file cannot be written: {error.strerror or error}."
-        remedy = f"Make room in {gettempdir()}, or set TMPDIR to a folder on a larger disk. Then run the job again."
-        raise fail("storage_full", cause, remedy, code="storage_full") from error
-
-
-def map_file(file: IO[bytes]) -> mmap.mmap:
-    """The content of a file, which must not be empty. It stays after the file is closed."""
-    file.flush()
-    return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+from cluster.bulk.spooled_bytes import Data
 
 
 def binary_column(cells: Sequence[Data | None]) -> pa.ChunkedArray:

@@ -17,11 +17,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cluster.bulk import failed_rows
-from cluster.bulk.binary_column import Data, cells_of
+from cluster.bulk.binary_column import cells_of
 from cluster.bulk.job import BulkOrder, BulkTranscriptionOrder
 from cluster.bulk.other_columns import as_json, columns_of, with_columns
 from cluster.bulk.results import OUTPUT
 from cluster.bulk.settings import Layout
+from cluster.bulk.spooled_bytes import Data
 from cluster.bulk.store import FOLDER, cut_to_bytes, replacing, write_whole
 from cluster.bulk.transcripts import transcript_file
 from deployments.audio.formats import FORMATS

@@ -10,7 +10,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from cluster.bulk.binary_column import Data, binary_column
+from cluster.bulk.binary_column import binary_column
+from cluster.bulk.spooled_bytes import Data
 from deployments.engines.protocols import FinishReason
 from deployments.errors import Failure
 

@@ -6,7 +6,7 @@ import io
 from contextlib import closing
 from dataclasses import dataclass
 
-from cluster.bulk.binary_column import Data, SpooledBytes
+from cluster.bulk.spooled_bytes import Data, SpooledBytes
 from deployments.audio.decode import AudioDecoder
 from deployments.audio.encode import header_of, open_encoder
 from deployments.audio.formats import AudioFormat

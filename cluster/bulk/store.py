@@ -19,8 +19,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from cluster.bulk.binary_column import HELD_BYTES, Data, map_file, storage_full_for_os_error
 from cluster.bulk.results import RESULT
+from cluster.bulk.spooled_bytes import HELD_BYTES, Data, map_file, storage_full_for_os_error
 from deployments.errors import fail
 
 FOLDER = ".motet-bulk"

@@ -20,12 +20,13 @@ from ray.data import ActorPoolStrategy, DataContext, Dataset, TaskPoolStrategy
 from ray.exceptions import RayError
 from ray.util.annotations import RayDeprecationWarning
 
-from cluster.bulk.binary_column import Data, binary_column, cells_of
+from cluster.bulk.binary_column import binary_column, cells_of
 from cluster.bulk.job import BulkJob
 from cluster.bulk.plan import Batch, WorkItem, from_json, given_of, item_of, to_json
 from cluster.bulk.rendering import Renderer, renderer_of
 from cluster.bulk.results import RESULT, Outcome, table_of
 from cluster.bulk.row import RecordingSource, read_recording
+from cluster.bulk.spooled_bytes import Data
 from cluster.bulk.store import part_bytes
 from cluster.bulk.tables import check_needed, row_of
 from cluster.hardware import HardwareClass

@@ -201,7 +201,7 @@ class DamagedNote:
 
     @property
     def error(self) -> MotetError:
-        """What whoever needs this note is told."""
+        """The error for who needs this note."""
         cause = f"The note {self.file} cannot be used: {self.cause}"
         return fail("invalid", cause, "Add the model again, or remove the note.", code="note_damaged")
 
@@ -221,8 +221,8 @@ class InstalledModels:
         return {name: note for name, note in self._notes() if isinstance(note, DamagedNote)}
 
     def ensure_decidable(self, model: InstalledModel) -> None:
-        """Raises `MotetError` (invalid) if a damaged note of another model may need files of this one, so that nobody knows
-        which may be removed."""
+        """Raises `MotetError` (invalid) if another model, whose note is damaged, may need files of this one: then it is not
+        known which files may be removed."""
         for name, note in self.damaged().items():
             if name != model.name and any(note.may_need(part.repository) for part in model.parts):
                 cause = f"The note {note.file} is damaged, and its model may need files of {model.name}: {note.cause}"
@@ -281,7 +281,7 @@ def _entry_in(file: Path) -> object:
 
 
 def _note_in(file: Path) -> InstalledModel | DamagedNote | None:
-    """The note of a file; None if there is no such file."""
+    """The note in a file; None if the file does not exist."""
     text = ""
     try:
         text = file.read_text()

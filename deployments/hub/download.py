@@ -142,7 +142,7 @@ def _check(part: Path, file: HubFile, wanted: Download) -> None:
 
 @contextmanager
 def _disk(wanted: Sequence[Download]) -> Iterator[None]:
-    """Refuses downloads for which there is no room, before they begin and when the disk fills meanwhile."""
+    """Refuses downloads that do not fit on the disk, before they begin and when the disk fills meanwhile."""
     needed = sum(each.size - cache.collected_bytes(each.name, each.commit, each.paths) for each in wanted)
     free = shutil.disk_usage(cache.root()).free
     if wanted and free < needed + SPARE_BYTES:

@@ -84,20 +84,10 @@ class ChunkingSession:
         self._pipe: BytePipe | None = pipe
         self._decoders = decoders
         self._share = share
-
-        def open_in_turn(file: ByteSource | bytes, **arguments: Any) -> SoundDecoder:
-            decoder = open_decoder(file, **arguments)
-            if not share.taken:  # the recording; clips of speakers that are known are opened after it
-                try:
-                    with without_permit(decoders):
-                        share.take(task.held_bytes(decoder.info, cut_settings))
-                except BaseException:
-                    decoder.close()
-                    raise
-            return decoder
-
+        self._open_decoder = open_decoder
+        self._held_bytes: Callable[[AudioInfo], int] = lambda info: task.held_bytes(info, cut_settings)
         self._cuts: Iterator[tuple[CutTicket, Any | None]] = task.cut(
-            _PatientPipe(pipe, decoders), cut_settings, open_in_turn
+            _PatientPipe(pipe, decoders), cut_settings, self._open_in_turn
         )
         self._ready: dict[int, Any] = {}
         self.used_at_s = used_at_s
@@ -111,6 +101,19 @@ class ChunkingSession:
             await pipe.write(block)
             if last:
                 pipe.end()
+
+    def _open_in_turn(self, file: ByteSource | bytes, **arguments: Any) -> SoundDecoder:
+        """Opens a decoder, and waits until there is memory for the recording. Clips of known speakers are opened after it,
+        and count as its own."""
+        decoder = self._open_decoder(file, **arguments)
+        if not self._share.taken:
+            try:
+                with without_permit(self._decoders):
+                    self._share.take(self._held_bytes(decoder.info))
+            except BaseException:
+                decoder.close()
+                raise
+        return decoder
 
     def cut(self) -> Cut | None:
         """Decodes up to the next window or chunk, which `fetch` gives then; None after the last. Runs on a decoder

@@ -52,7 +52,7 @@ def watch(haproxy: int, watched: WatchedProcesses, command: Sequence[str], folde
     while HAPROXY not in watched.ended:
         watched.wait()
         if RAYLET in watched.ended and HAPROXY not in watched.ended:
-            os.kill(haproxy, signal.SIGKILL)  # the whole service was killed, and nobody else frees the port
+            os.kill(haproxy, signal.SIGKILL)  # the whole service was killed, and only this program can free the port
             return
     while is_current(haproxy, folder) and RAYLET not in watched.ended and (folder / BRIDGE).exists():
         if (earlier := serving_haproxy(folder)) is not None:

@@ -118,12 +118,12 @@ def test_a_digest_without_a_source_is_refused(files: Mapping[str, Any]) -> None:
 
 
 def test_a_source_must_be_a_manifest(tmp_path: Path) -> None:
-    files = {"model.bin": {"sha256": DIGEST, "sources": ["nobody"]}}
+    files = {"model.bin": {"sha256": DIGEST, "sources": ["unlisted"]}}
     beside = {"repository": "c/d", "licence": "MIT", "files": files}
     for number, entry in enumerate((_entry(files), _entry({"config.json": {}}, beside=[beside]))):
         file = tmp_path / f"{number}.yaml"
         file.write_text(yaml.safe_dump({"models": {"ear": entry.model_dump(mode="json")}}))
-        with pytest.raises(MotetError, match="manifests has no 'nobody'"):
+        with pytest.raises(MotetError, match="manifests has no 'unlisted'"):
             entries.load(file)
 
 

@@ -288,7 +288,7 @@ def test_a_page_of_batches_begins_after_one_of_the_clients_own(run: Run) -> None
     first, second = (begin_batch(run, "me", JobSettings()) for _ in range(2))
     assert [batch.id for batch in run(batch_table.listed, "me", second.id, 10)] == [first.id]
     for owner, after in (("me", "batch_none"), ("me", ""), ("you", second.id)):
-        with pytest.raises(MotetError, match="There is no batch") as refused:
+        with pytest.raises(MotetError, match="does not exist") as refused:
             run(batch_table.listed, owner, after, 10)
         assert (refused.value.failure.kind, refused.value.failure.param) == ("not_found", "after")
 

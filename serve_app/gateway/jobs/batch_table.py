@@ -144,7 +144,7 @@ def counted(connection: Connection, batch: JobBatch) -> JobBatch:
 
 def _not_found(id: str, param: str | None = None) -> MotetError:
     remedy = "GET /v1/batches lists yours."
-    return fail("not_found", f"There is no batch {quoted(id)}.", remedy, param=param, code="batch_not_found")
+    return fail("not_found", f"The batch {quoted(id)} does not exist.", remedy, param=param, code="batch_not_found")
 
 
 def _batch(row: Row) -> JobBatch:

@@ -17,7 +17,7 @@ UNLINKED_AFTER_S = 3600.0
 
 
 REMOVAL_BEGAN = -1.0
-"""The time of a path in the list whose file may be gone already: from then on nobody can hold it."""
+"""The time of a path in the list whose file may be removed already: it can no longer be linked to a job or file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +60,8 @@ def link(connection: Connection, holder: str, blob: Blob, now_s: float) -> None:
 
 
 def renew(connection: Connection, blobs: Sequence[Blob], now_s: float) -> None:
-    """Files that were written, and that nobody holds yet, stay as long as new ones. Raises `MotetError` (unavailable) if one
-    was removed."""
+    """Written files that no job and no file has yet stay as long as new ones. Raises `MotetError` (unavailable) if one was
+    removed."""
     for blob in blobs:
         changed = connection.execute(
             "UPDATE unlinked SET remove_at = ? WHERE path = ? AND remove_at != ?",
@@ -161,7 +161,7 @@ def content_not_found() -> MotetError:
 
 
 def too_full(most_bytes: int) -> MotetError:
-    """The error for bytes for which there is no room."""
+    """The error for bytes that do not fit into the store."""
     cause = f"Jobs and files would have over {most_bytes:,} bytes, the limit of this service."
     remedy = "Delete jobs and files that you no longer need."
     return fail("storage_full", cause, remedy, code="jobs_full")

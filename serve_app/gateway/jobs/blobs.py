@@ -66,8 +66,8 @@ class Blobs:
         await self._database.run(blob_table.release, blobs, self._clock())
 
     async def renew(self, blobs: Sequence[Blob]) -> None:
-        """Has written blobs, which nobody holds yet, stay as long as new ones. Raises `MotetError` (unavailable) if one is
-        gone."""
+        """Written blobs that no job and no file has yet stay as long as new ones. Raises `MotetError` (unavailable) if one
+        was removed."""
         await self._database.run(blob_table.renew, blobs, self._clock())
 
     def writing(self) -> AbstractAsyncContextManager[BlobSink]:
