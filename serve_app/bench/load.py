@@ -69,6 +69,8 @@ class StreamResult:
     """The most seconds of audio that the player had in advance."""
     placement: str = ""
     """The placement that answered, as `<model>@<class>`."""
+    retry_after_s: float | None = None
+    """When a refused request is worth another try, as the service says."""
 
     @property
     def complete(self) -> bool:
@@ -126,6 +128,7 @@ async def _listen(
         heard.status, headers = await status_of(reader)
         heard.answered_s = time.monotonic() - sent_s
         if heard.status != 200:
+            heard.retry_after_s = float(headers["retry-after"]) if "retry-after" in headers else None
             return
         heard.placement = headers.get("x-motet-placement", "")
         if "chunked" not in headers.get("transfer-encoding", ""):

@@ -18,6 +18,7 @@ import pytest
 
 from serve_app.cli.processes import command_line
 from serve_app.edge.errors import RETRY_AFTER_S
+from serve_app.edge.haproxy_watch import BRIDGE
 
 from .conftest import PROFILES, Service, answers, config_of, wait_for
 from .health_watch import HealthWatch
@@ -93,6 +94,14 @@ def managers(service: Service) -> set[int]:
     """The processes that manage HAProxy."""
     found = service.processes()
     return {process.pid for process in found if "HAProxyManager" in " ".join(command_line(process))}
+
+
+def replaced(service: Service, before: set[int]) -> bool:
+    """Whether another single process manages HAProxy than `before`, and its HAProxy listens instead of the bridging one."""
+    now, fronts = managers(service), listeners(service)
+    if len(now) != 1 or not now.isdisjoint(before) or len(fronts) != 1:
+        return False
+    return BRIDGE not in " ".join(command_line(psutil.Process(*fronts)))
 
 
 def speak(service: Service) -> None:
@@ -311,6 +320,7 @@ class TestDeadProxy:
 
     def test_it_is_back_in_seconds_and_says_meanwhile_that_it_is_not_ready(self, edge_service: Service) -> None:
         (front,) = listeners(edge_service)
+        before = managers(edge_service)
         os.kill(front, signal.SIGKILL)
         killed = time.monotonic()
         heard: list[httpx.Response] = []
@@ -328,11 +338,12 @@ class TestDeadProxy:
             assert (answer.status_code, answer.headers["retry-after"]) == (503, str(RETRY_AFTER_S[503])), answer.text
             assert is_ours(answer.json())
         speak(edge_service)
+        if has_haproxy(edge_service):
+            wait_for(lambda: replaced(edge_service, before), BACK_S, "Ray Serve to replace the manager")
 
     def test_another_haproxy_with_its_routes_is_there_before_ray_serve_notices(self, edge_service: Service) -> None:
         if not has_haproxy(edge_service):
             pytest.skip("Ray Serve's own proxy listens")
-        wait_for(lambda: len(managers(edge_service)) == 1, BACK_S, "one manager of HAProxy")
         (manager,) = managers(edge_service)
         (front,) = listeners(edge_service)
         os.kill(front, signal.SIGKILL)
@@ -346,11 +357,6 @@ class TestDeadProxy:
         wait_for(answered, BACK_S, "an answer")
         assert managers(edge_service) == {manager}
         speak(edge_service)
-
-        def replaced() -> bool:
-            answered()
-            return managers(edge_service).isdisjoint({manager}) and len(listeners(edge_service)) == 1
-
-        wait_for(replaced, BACK_S, "Ray Serve to replace the manager")
+        wait_for(lambda: answered() and replaced(edge_service, {manager}), BACK_S, "Ray Serve to replace the manager")
         assert set(statuses) == {200}
         speak(edge_service)

@@ -1,4 +1,4 @@
-"""Clients that send requests in a loop, and retry once after a failure."""
+"""Clients that send requests in a loop, and retry once after a failure, when the service says."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from deployments.errors import fail
 from serve_app.bench.load import StreamRequest, StreamResult, listen
+from serve_app.bench.mixed_load import LONGEST_RETRY_S, RETRY_S
 from serve_app.bench.running_service import RunningProgram
 
 MODEL = "tone"
@@ -50,12 +51,16 @@ class ClientLoad:
         """Sends requests until the load stops."""
         while not self._stopped.is_set():
             first = await self.ask()
-            second = None if first.complete else await self.ask()
+            second = None if first.complete else await self._ask_again(first)
             self.asked.append(TriedRequest(time.monotonic(), first, second))
 
     async def ask(self) -> StreamResult:
         """Sends one request."""
         return await listen(self.service, StreamRequest(self.model, self.text, next(self._seeds)))
+
+    async def _ask_again(self, refused: StreamResult) -> StreamResult:
+        await asyncio.sleep(min(refused.retry_after_s or RETRY_S, LONGEST_RETRY_S))
+        return await self.ask()
 
     @asynccontextmanager
     async def going_on(self, clients: int = CLIENTS) -> AsyncIterator[None]:

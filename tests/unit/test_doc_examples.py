@@ -29,7 +29,7 @@ LEFT_OUT = {'"..."': DIGEST, "[...]": f"[{DIGEST}]", "{...}": "{}", "engine: mor
 A_MODEL = {"engine": "sopro", "source": "path:/models/sopro"}
 ANY_WORD = re.compile(r"[A-Z][A-Z_]*|\.\.\.")
 """A word that stands for one of the reader's own, such as NAME."""
-TARGETS = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+TARGETS = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 SHELLS = ("sh", "bash")
 FILES = re.compile(r"(?:cluster/launch|docs|tests|serve_app)/[\w./-]+")
 
