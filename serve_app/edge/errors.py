@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from serve_app.edge.security_headers import secured
 
-RETRY_AFTER_S: Mapping[int, int] = {429: 1, 503: 8}
+RETRY_AFTER_S: Mapping[int, int] = {429: 1, 503: 10}
 """`Retry-After` of the statuses that ask a client to retry. Before a gateway answers again, Ray Serve starts a new one."""
 
 

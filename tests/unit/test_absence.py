@@ -6,7 +6,7 @@ import pytest
 
 from deployments.errors import MotetError
 from deployments.settings import HealthSettings
-from serve_app.gateway.routing.placement import MIN_RETRY_S, START_S, Absence
+from serve_app.gateway.routing.placement import MIN_RETRY_S, RETURN_SPACING_S, RETURN_SPREAD_S, START_S, Absence
 
 HEALTH = HealthSettings(period_s=3, timeout_s=4)
 PATIENCE_S = 5.0
@@ -38,11 +38,24 @@ def test_a_client_is_told_when_a_frozen_replica_will_have_been_replaced() -> Non
     after_s = HEALTH.noticed_within_s + START_S + LOAD_S
     assert bench.told() == pytest.approx(after_s)
     bench.now_s += 10.0
-    assert bench.told() == pytest.approx(after_s - 10.0)
+    assert bench.told() == pytest.approx(after_s - 10.0 + RETURN_SPACING_S)
     bench.now_s += 400.0
-    assert bench.told() == MIN_RETRY_S
+    assert bench.told() == MIN_RETRY_S + 2 * RETURN_SPACING_S
     bench.absence.end()
     assert bench.told() is None and not bench.absence.lasts
+
+
+def test_refused_requests_come_back_one_after_another() -> None:
+    bench = Bench()
+    bench.absence.begin(100.0, frozen=True)
+    first_s = bench.told()
+    assert first_s is not None
+    turns = [(bench.told() or 0.0) - first_s for _ in range(100)]
+    assert turns[:3] == pytest.approx([RETURN_SPACING_S, 2 * RETURN_SPACING_S, 3 * RETURN_SPACING_S])
+    assert max(turns) < RETURN_SPREAD_S
+    bench.absence.end()
+    bench.absence.begin(100.0, frozen=True)
+    assert bench.told() == pytest.approx(first_s)
 
 
 def test_a_start_is_waited_for_once_it_is_near() -> None:
@@ -51,10 +64,10 @@ def test_a_start_is_waited_for_once_it_is_near() -> None:
     assert bench.told() == START_S + LOAD_S
     bench.now_s += START_S + LOAD_S - PATIENCE_S
     assert bench.told() is None
-    assert bench.told(waited_s=1.0) == PATIENCE_S
+    assert bench.told(waited_s=1.0) == PATIENCE_S + RETURN_SPACING_S
     bench.now_s += 100.0  # it is late
     assert bench.told() is None
-    assert bench.told(waited_s=PATIENCE_S) == MIN_RETRY_S
+    assert bench.told(waited_s=PATIENCE_S) == MIN_RETRY_S + 2 * RETURN_SPACING_S
 
 
 def test_a_request_that_has_begun_waits_for_a_start_and_not_for_frozen_replicas() -> None:

@@ -33,10 +33,13 @@ def written_by_ray(folder: Path, host: str = "127.0.0.1", routes: bool = True) -
     )
     api = rays.HAProxyApi(settings, config_file_path=str(folder / "haproxy.cfg"))
     if routes:
-        replica = rays.ServerConfig("replica", "127.0.0.1", 20001)
-        api.set_backend_configs(
-            {"http-motet": rays.BackendConfig("http-motet", path_prefix="/", app_name="motet", servers=[replica])}
+        replica, proxy = (
+            rays.ServerConfig(name, "127.0.0.1", port) for name, port in (("replica", 20001), ("proxy", 20002))
         )
+        gateways = rays.BackendConfig(
+            "http-motet", path_prefix="/", app_name="motet", servers=[replica], fallback_server=proxy
+        )
+        api.set_backend_configs({"http-motet": gateways})
     api._generate_config_file_internal()
     return (folder / "haproxy.cfg").read_text()
 
@@ -94,6 +97,12 @@ def test_every_answer_has_security_headers(tmp_path: Path) -> None:
 
 def test_only_who_runs_the_service_may_command_haproxy(tmp_path: Path) -> None:
     assert "mode 666" not in amended(written_by_ray(tmp_path), EdgeSettings())
+
+
+def test_no_request_waits_in_rays_proxy_for_another_gateway(tmp_path: Path) -> None:
+    config = amended(written_by_ray(tmp_path), EdgeSettings())
+    assert "server proxy 127.0.0.1:20002 check backup disabled\n" in config
+    assert re.search(r"server replica 127\.0\.0\.1:20001 check(?!.*disabled)", config)
 
 
 def test_no_path_is_not_found_while_no_application_is_known(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve_app.gateway.routing.overload import Overload, QueueLook, fair_share
+from serve_app.gateway.routing.overload import Overload, QueueLook, current_rates, fair_share
 from serve_app.gateway.settings import OverloadSettings
 from serve_app.planning.outcome import TrafficCounts
 from serve_app.planning.simulation import simulate
@@ -79,6 +79,32 @@ def test_a_key_within_its_share_is_not_refused_for_another_key() -> None:
             found.note_request(key, 5.0, SPEED, now_s)
             refused[key] += found.refuses(key, LONG, now_s)
     assert refused["greedy"] > 900 and refused["modest"] == 0
+
+
+def test_keys_that_ask_for_as_much_as_ever_are_not_refused_when_another_begins_to_ask_for_more() -> None:
+    found, refused = overload(), 0
+    for number in range(6000):
+        now_s = number / 100
+        for modest in range(9):  # each a request every seven seconds: 6.4 of the 10 seconds of audio a second
+            if number % 700 == 77 * modest:
+                found.note_request(f"modest-{modest}", 5.0, SPEED, now_s)
+                refused += found.refuses(f"modest-{modest}", LONG if now_s > 20 else SHORT, now_s)
+        if now_s > 20 and number % 16 == 0:
+            found.note_request("greedy", 5.0, SPEED, now_s)
+            found.refuses("greedy", LONG, now_s)
+    assert found.lasts and refused == 0
+
+
+def test_what_keys_ask_for_is_all_that_is_asked_for() -> None:
+    usual = {"as ever": 2.0, "begins": 0.0, "more": 1.0}
+    rates = current_rates(usual, {"as ever": 0.0, "begins": 8.0, "more": 4.0}, 9.0)
+    assert rates == pytest.approx({"as ever": 2.0, "begins": 4.0, "more": 3.0})
+    assert current_rates(usual, dict.fromkeys(usual, 0.0), 6.0) == pytest.approx(
+        {"as ever": 4.0, "begins": 0.0, "more": 2.0}
+    )
+    assert current_rates(usual, {**usual, "begins": 5.0}, 1.5) == pytest.approx(
+        {"as ever": 1.0, "begins": 0.0, "more": 0.5}
+    )
 
 
 def test_a_placement_that_stands_still_is_waited_for() -> None:

@@ -10,13 +10,15 @@ Pure arithmetic on times that are passed in; it belongs to one thread.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
+
+Key = TypeVar("Key")
 
 REQUESTS_REMEMBERED = 20.0
-"""Demand is measured over the time in which the placement makes this many requests of usual length; that of one key over as
-many times that as there are keys, since each sends few of them."""
+"""Demand is measured over the time in which the placement makes this many requests of usual length; the usual one of a key
+over as many times that as there are keys, since each sends few of them."""
 MIN_MEMORY_S, MAX_MEMORY_S = 1.0, 60.0
 LARGEST_SHARE = 0.25
 """Of what is made in that time, one request counts for at most so much: a book is not an overload."""
@@ -27,6 +29,9 @@ FIRST_SOUND_WEIGHT = 0.1
 STANDS_S, STANDS_FIRST_SOUNDS = 1.0, 5.0
 """A placement that has made nothing for so long stands still, for instance because its replica is replaced. That is no
 overload: requests wait for it."""
+CHANCE = 2.0
+"""A key asks for more than usual if its recent rate is above the usual one by so many standard deviations of requests that
+come by chance (shot noise with an exponential memory: variance = rate * size / (2 * memory), Campbell's theorem)."""
 LEAST_SHARE = 0.1
 CALM = 0.9
 """An overload is over once less than this share of the placement's speed is asked for."""
@@ -55,6 +60,20 @@ class Demand:
     def rate(self, now_s: float, memory_s: float) -> float:
         """The recent mean."""
         return self._rate * math.exp(-max(0.0, now_s - self._at_s) / memory_s)
+
+
+class KeyDemand:
+    """What one key asks for: recently, and over a longer time."""
+
+    __slots__ = ("recent", "usual")
+
+    def __init__(self) -> None:
+        self.recent, self.usual = Demand(), Demand()
+
+    def add(self, seconds: float, now_s: float, recent_s: float, usual_s: float) -> None:
+        """A request for `seconds` of audio, and the two memories in seconds."""
+        self.recent.add(seconds, now_s, recent_s)
+        self.usual.add(seconds, now_s, usual_s)
 
 
 class OverloadRules(Protocol):
@@ -93,7 +112,7 @@ class Overload:
     def __init__(self, settings: OverloadRules) -> None:
         self._settings = settings
         self._all = Demand()
-        self._keys: dict[str | None, Demand] = {}
+        self._keys: dict[str | None, KeyDemand] = {}
         self._usual_seconds = 0.0
         self._first_sound_s: float | None = None
         self._capacity = math.inf
@@ -113,8 +132,8 @@ class Overload:
         memory_s = self._memory_s(speed)
         counted = min(seconds, LARGEST_SHARE * speed * memory_s)
         self._all.add(counted, now_s, memory_s)
-        own = self._keys.setdefault(key, Demand())
-        own.add(counted, now_s, self._memory_s(speed, len(self._keys)))
+        own = self._keys.setdefault(key, KeyDemand())
+        own.add(counted, now_s, memory_s, self._memory_s(speed, len(self._keys)))
 
     def refuses(self, key: str | None, look: QueueLook, now_s: float) -> bool:
         """Whether a request of a key is refused because more is asked for than made, and its key asks for too much."""
@@ -158,14 +177,31 @@ class Overload:
     def _rate_and_share(
         self, key: str | None, asked: float, capacity: float, speed: float, now_s: float
     ) -> tuple[float, float]:
-        """What a key asks for, and its fair share of the capacity. Its part of what is asked for is its part over a longer
-        time."""
-        memory_s = self._memory_s(speed, len(self._keys))
-        rates = {each: demand.rate(now_s, memory_s) for each, demand in self._keys.items()}
-        for each in [each for each, rate in rates.items() if rate < FORGOTTEN]:
-            del self._keys[each]
-        part = asked / max(sum(rates.values()), FORGOTTEN)
-        return rates[key] * part, fair_share([rate * part for rate in rates.values()], capacity)
+        """What a key asks for, and its fair share of the capacity."""
+        usual_memory_s = self._memory_s(speed, len(self._keys))
+        usual = {each: demand.usual.rate(now_s, usual_memory_s) for each, demand in self._keys.items()}
+        for each in [each for each, rate in usual.items() if rate < FORGOTTEN and each != key]:
+            del self._keys[each], usual[each]
+        recent_memory_s = self._memory_s(speed)
+        recent = {each: demand.recent.rate(now_s, recent_memory_s) for each, demand in self._keys.items()}
+        chance = CHANCE * math.sqrt(self._usual_seconds / (2 * recent_memory_s))
+        growth = {each: max(0.0, recent[each] - rate - chance * math.sqrt(rate)) for each, rate in usual.items()}
+        rates = current_rates(usual, growth, asked)
+        return rates[key], fair_share(rates.values(), capacity)
+
+
+def current_rates(usual: Mapping[Key, float], growth: Mapping[Key, float], asked: float) -> dict[Key, float]:
+    """What each key asks for now, in seconds of audio per second; together they ask for `asked`.
+
+    A few requests of a key say little about what it asks for, and its usual rate follows slowly. What all ask for beyond
+    their usual rates therefore counts first for those that recently asked for more than by chance, up to that `growth`: a key
+    that asks for as much as ever is not blamed for another one that begins to ask for more."""
+    all_growth = sum(growth.values())
+    beyond = max(0.0, asked - sum(usual.values()))
+    counted = min(1.0, beyond / all_growth) if all_growth else 0.0
+    rates = {key: rate + counted * growth[key] for key, rate in usual.items()}
+    part = asked / max(sum(rates.values()), FORGOTTEN)
+    return {key: rate * part for key, rate in rates.items()}
 
 
 def fair_share(rates: Iterable[float], capacity: float) -> float:

@@ -42,6 +42,10 @@ START_S = 5.0
 MIN_RETRY_S = 2.0
 """`Retry-After` while a replacement takes longer than expected."""
 
+RETURN_SPACING_S, RETURN_SPREAD_S = 0.25, 10.0
+"""Requests that were refused meanwhile are told to come back one after another, over at most this long: all at once, they
+would fill the queue of the replica that returns."""
+
 CHECK_AFTER_S = 1.0
 """How long the state of a placement is trusted if its last replica may be removed for lack of load."""
 
@@ -318,6 +322,7 @@ class Absence:
         self._since_s: float | None = None
         self._load_s = 0.0
         self._restart_s: float | None = None
+        self._refused = 0
         self.frozen = False
         """Whether it has replicas and none of them answers."""
 
@@ -339,7 +344,7 @@ class Absence:
         """A replica answers. How long its start took predicts the next one."""
         if self._since_s is not None and not self.frozen:
             self._restart_s = self._clock() - self._since_s
-        self._since_s, self.frozen = None, False
+        self._since_s, self.frozen, self._refused = None, False, 0
 
     @property
     def left_s(self) -> float:
@@ -357,7 +362,7 @@ class Absence:
             return
         if not self.frozen and waited_s < self._restart_wait_s and waited_s + self.left_s <= self._restart_wait_s:
             return
-        retry_after_s = max(MIN_RETRY_S, self.left_s)
+        retry_after_s = max(MIN_RETRY_S, self.left_s) + self._next_turn_s()
         raise fail(
             "unavailable",
             f"The model {self._model!r} does not answer and is being restarted.",
@@ -366,6 +371,12 @@ class Absence:
             retry_after_s=retry_after_s,
             detail=f"it has been silent for {self._clock() - self._since_s:.1f} s",
         )
+
+    def _next_turn_s(self) -> float:
+        """How long after the start the next refused request may come back."""
+        turn_s = self._refused * RETURN_SPACING_S % RETURN_SPREAD_S
+        self._refused += 1
+        return turn_s
 
 
 def _retrieve(awaited: asyncio.Future[Any]) -> None:
