@@ -163,7 +163,7 @@ NOT_LET_IN = {"UNAUTHENTICATED", "PERMISSION_DENIED", "UNIMPLEMENTED", "UNAVAILA
 
 def _grpc_answer(door: Door) -> DoorAnswer:
     try:
-        import grpc  # type: ignore[import-untyped]
+        import grpc
     except ImportError:
         return DoorAnswer("no HTTP; grpcio is not installed, so it was not asked more", "more")
     place = f"[{door.reachable}]" if ":" in door.reachable else door.reachable

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from itertools import chain
 
-import grpc  # type: ignore[import-untyped]
+import grpc
 import httpx
 import psutil
 import pytest

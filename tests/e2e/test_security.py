@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from http.client import HTTPConnection
 
-import grpc  # type: ignore[import-untyped]
+import grpc
 import httpx
 import openai
 import psutil

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-import grpc  # type: ignore[import-untyped]
+import grpc
 import psutil
 import pytest
 from typer.testing import CliRunner

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, cast
 
 import pytest
+from grpc.aio import UsageError
 from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.exceptions import BackPressureError
 
@@ -21,7 +22,7 @@ from deployments.settings import HealthSettings, SpilloverSettings
 from serve_app.config import AppConfig
 from serve_app.gateway.deployment import directory_of
 from serve_app.gateway.routing.directory import ModelDirectory
-from serve_app.gateway.routing.placement import LOST, START_S, NoAnswer, PlacedModel
+from serve_app.gateway.routing.placement import LOST, RETURN_SPACING_S, START_S, NoAnswer, PlacedModel
 from tests.unit.fakes import FakeHandle
 
 CONFIG = AppConfig(
@@ -382,20 +383,24 @@ def alone_with(replica: Any) -> tuple[ModelDirectory, PlacedModel]:
 class Killed:
     """A replica that is gone. A request, and every question, raises what Ray raises then."""
 
+    def __init__(self, trouble: Exception) -> None:
+        self.trouble = trouble
+
     async def report(self) -> str:
-        raise RayActorError
+        raise self.trouble
 
     async def ask(self) -> str:
-        raise RayActorError
+        raise self.trouble
 
     async def stream(self) -> AsyncIterator[str]:
         yield "half"
-        raise RayActorError
+        raise self.trouble
 
 
-async def test_a_request_whose_replica_was_killed_learns_when_the_next_one_is_expected() -> None:
+@pytest.mark.parametrize("trouble", [RayActorError(), UsageError("Channel is closed.")])
+async def test_a_request_whose_replica_was_killed_learns_when_the_next_one_is_expected(trouble: Exception) -> None:
     for begun in (False, True):
-        models, placed = alone_with(Killed())
+        models, placed = alone_with(Killed(trouble))
         with pytest.raises(MotetError) as caught:
             if begun:
                 [item async for item in models.stream("echo", "stream")]
@@ -510,7 +515,7 @@ async def test_a_replica_that_is_not_expected_soon_is_not_waited_for() -> None:
         with pytest.raises(MotetError) as caught:
             await asyncio.wait_for(ask, 5)
         assert caught.value.failure.code == "model_restarting"
-        assert 1 < (caught.value.failure.retry_after_s or 0) <= START_S + 2.0
+        assert 1 < (caught.value.failure.retry_after_s or 0) <= START_S + 2.0 + RETURN_SPACING_S
     with pytest.raises(MotetError):
         models.ensure_answers_soon("echo")
     replica.return_()

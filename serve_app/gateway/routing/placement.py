@@ -20,6 +20,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
+from grpc.aio import UsageError
 from ray.exceptions import RayActorError, RayError
 from ray.serve.exceptions import DeploymentUnavailableError, RayServeException, ReplicaUnavailableError
 from ray.serve.handle import DeploymentHandle
@@ -33,8 +34,8 @@ from deployments.tracing.calls import outgoing
 
 Answer = TypeVar("Answer")
 
-LOST = (RayError, RayServeException)
-"""What Ray raises if a replica is gone or takes no more calls."""
+LOST = (RayError, RayServeException, UsageError)
+"""What Ray raises if a replica is gone or takes no more calls; gRPC's `UsageError` if Ray Serve just closed its channel."""
 
 START_S = 5.0
 """From the loss of a replica to the process of its successor, without the time to load the model: until one was measured."""
@@ -264,7 +265,7 @@ class PlacedModel(PlacementState):
             yield
         except SilentReplica:
             raise  # its siblings answer
-        except (RayActorError, NoAnswer, DeploymentUnavailableError):
+        except (RayActorError, UsageError, NoAnswer, DeploymentUnavailableError):
             self.suspect()
             raise
 
