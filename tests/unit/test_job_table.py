@@ -293,6 +293,17 @@ def test_a_page_of_batches_begins_after_one_of_the_clients_own(run: Run) -> None
         assert (refused.value.failure.kind, refused.value.failure.param) == ("not_found", "after")
 
 
+def test_pages_of_jobs_and_files_begin_after_one_of_the_clients_own(run: Run) -> None:
+    job = a_job(at=1.0)
+    queued(run, job)
+    for owner, after in ((job.owner, "job_none"), (job.owner, ""), ("you", job.id)):
+        with pytest.raises(MotetError, match="does not exist") as refused:
+            run(job_table.listed, owner, after, 10, newest_first=True)
+        assert (refused.value.failure.kind, refused.value.failure.param) == ("not_found", "after")
+        with pytest.raises(MotetError, match="The file"):
+            run(file_table.listed, owner, None, after, 10, newest_first=True)
+
+
 def test_lists_have_pages(run: Run) -> None:
     jobs = [a_job(at=float(number)) for number in range(5)]
     queued(run, *jobs)

@@ -8,7 +8,8 @@ from sqlite3 import Connection, Row
 
 from deployments.errors import MotetError, fail, quoted
 from serve_app.gateway.jobs import blob_table
-from serve_app.gateway.jobs.records import LATEST, Blob, JobBatch, Viewer
+from serve_app.gateway.jobs.pages import LATEST, place_of
+from serve_app.gateway.jobs.records import Blob, JobBatch, Viewer
 from serve_app.gateway.jobs.settings import JobSettings
 
 COUNT_OPEN = """
@@ -72,14 +73,10 @@ def get(connection: Connection, viewer: Viewer, id: str) -> JobBatch:
 def listed(connection: Connection, owner: str, after: str | None, limit: int) -> list[JobBatch]:
     """Batches of an owner, the newest first, beginning after one of them. Raises `MotetError` (not_found) if that is not
     there."""
-    begin = connection.execute(
-        "SELECT created_at, id FROM batches WHERE id = ? AND owner = ?", (after, owner)
-    ).fetchone()
-    if after is not None and begin is None:
-        raise _not_found(after, "after")
+    begin = place_of(connection, "batches", owner, after, LATEST)
     rows = connection.execute(
         "SELECT * FROM batches WHERE owner = ? AND (created_at, id) < (?, ?) ORDER BY created_at DESC, id DESC LIMIT ?",
-        (owner, *(begin or LATEST), limit),
+        (owner, *begin, limit),
     )
     return [counted(connection, _batch(row)) for row in rows.fetchall()]
 
@@ -142,9 +139,9 @@ def counted(connection: Connection, batch: JobBatch) -> JobBatch:
     return replace(batch, completed=counts.get("completed", 0), failed=counts.get("failed", 0))
 
 
-def _not_found(id: str, param: str | None = None) -> MotetError:
+def _not_found(id: str) -> MotetError:
     remedy = "GET /v1/batches lists yours."
-    return fail("not_found", f"The batch {quoted(id)} does not exist.", remedy, param=param, code="batch_not_found")
+    return fail("not_found", f"The batch {quoted(id)} does not exist.", remedy, code="batch_not_found")
 
 
 def _batch(row: Row) -> JobBatch:

@@ -7,7 +7,8 @@ from sqlite3 import Connection, Row
 
 from deployments.errors import fail, quoted
 from serve_app.gateway.jobs import blob_table
-from serve_app.gateway.jobs.records import EARLIEST, LATEST, Blob, StoredFile, Viewer
+from serve_app.gateway.jobs.pages import EARLIEST, LATEST, place_of
+from serve_app.gateway.jobs.records import Blob, StoredFile, Viewer
 from serve_app.gateway.jobs.settings import JobSettings
 
 NEWEST_FIRST = """
@@ -62,10 +63,10 @@ def get(connection: Connection, viewer: Viewer, id: str) -> StoredFile:
 def listed(
     connection: Connection, owner: str, purpose: str | None, after: str | None, limit: int, *, newest_first: bool
 ) -> list[StoredFile]:
-    """Files of an owner, beginning after a file."""
-    begin = connection.execute("SELECT created_at, id FROM files WHERE id = ?", (after or "",)).fetchone()
+    """Files of an owner, beginning after one of them. Raises `MotetError` (not_found) if that is not there."""
     query, first = (NEWEST_FIRST, LATEST) if newest_first else (OLDEST_FIRST, EARLIEST)
-    rows = connection.execute(query, (owner, purpose, *(begin or first), limit))
+    begin = place_of(connection, "files", owner, after, first)
+    rows = connection.execute(query, (owner, purpose, *begin, limit))
     return [_file(row) for row in rows]
 
 

@@ -15,7 +15,8 @@ from typing import Any
 
 from deployments.errors import fail, quoted
 from serve_app.gateway.jobs import blob_table
-from serve_app.gateway.jobs.records import EARLIEST, LATEST, Blob, Job, JobAnswer, JobEvent, JobRequest, Viewer
+from serve_app.gateway.jobs.pages import EARLIEST, LATEST, place_of
+from serve_app.gateway.jobs.records import Blob, Job, JobAnswer, JobEvent, JobRequest, Viewer
 from serve_app.gateway.jobs.settings import JobSettings
 
 MOST_KEYS = 1_000_000
@@ -139,10 +140,11 @@ def _found(connection: Connection, id: str) -> Job | None:
 
 
 def listed(connection: Connection, owner: str, after: str | None, limit: int, *, newest_first: bool) -> list[Job]:
-    """Jobs of an owner that are not lines of a batch, beginning after a job."""
-    begin = connection.execute("SELECT created_at, id FROM jobs WHERE id = ?", (after or "",)).fetchone()
+    """Jobs of an owner that are not lines of a batch, beginning after one of them. Raises `MotetError` (not_found) if that is
+    not there."""
     query, first = (NEWEST_FIRST, LATEST) if newest_first else (OLDEST_FIRST, EARLIEST)
-    rows = connection.execute(query, (owner, *(begin or first), limit))
+    begin = place_of(connection, "jobs", owner, after, first)
+    rows = connection.execute(query, (owner, *begin, limit))
     return [_job(row) for row in rows]
 
 

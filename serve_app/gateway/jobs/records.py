@@ -12,8 +12,6 @@ from typing import Any, Literal
 JobStatus = Literal["queued", "running", "completed", "failed"]
 BatchStatus = Literal["validating", "in_progress", "cancelling", "completed", "failed", "cancelled"]
 
-LATEST, EARLIEST = (1e18, ""), (-1e18, "")
-"""Times and ids before and after all others, where a list begins."""
 BATCH_TIMES = ("in_progress_at", "completed_at", "failed_at", "cancelling_at", "cancelled_at")
 
 ID_BYTES = 16

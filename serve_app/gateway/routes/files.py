@@ -55,7 +55,7 @@ CREATE = Operation(
     answers=(json_answer(FileObject, "The file."),),
     example={"purpose": "user_data"},
 )
-LIST = Operation(id="list_files", tag="Jobs", answers=(json_answer(FileList, "The files."),))
+LIST = Operation(id="list_files", tag="Jobs", answers=(json_answer(FileList, "The files."),), errors=(404,))
 GET = Operation(id="get_file", tag="Jobs", answers=(json_answer(FileObject, "The file."),))
 CONTENT = Operation(
     id="get_file_content",

@@ -83,7 +83,7 @@ CREATE = Operation(
     errors=(404, 409),
     example={"endpoint": "/v1/audio/speech", "body": {"model": "tts-1", "voice": "alloy", "input": "Hello there."}},
 )
-LIST = Operation(id="list_jobs", tag="Jobs", answers=(json_answer(JobList, "The jobs."),))
+LIST = Operation(id="list_jobs", tag="Jobs", answers=(json_answer(JobList, "The jobs."),), errors=(404,))
 GET = Operation(id="get_job", tag="Jobs", answers=(json_answer(JobObject, "The job."),))
 DELETE = Operation(id="delete_job", tag="Jobs", answers=(json_answer(JobDeleted, "The job is deleted."),))
 EVENTS = Operation(
