@@ -29,9 +29,6 @@ LAST = "haproxy.last.cfg"
 """The last configuration with routes."""
 KEPT = ("-db", "-dR")
 """The arguments that every HAProxy of a service has."""
-FALLBACK = r"^    server .* backup$"
-"""Ray Serve's own proxy, which holds requests until another gateway has started. Without it, HAProxy tells clients at once
-when to come back."""
 CHECK_TIMEOUT_S = 10.0
 """The longest that HAProxy may take to read its configuration without starting."""
 HSTS_S = 365 * 24 * 3600
@@ -149,7 +146,6 @@ def amended(config: str, edge: EdgeSettings, host: str | None = None, pem: Path 
     config = _replaced(r"^    errorfile 50[234] .*\n", "", config, 3)
     for pattern, replacement in _changes(edge, 404 if known else 503).items():
         config = _replaced(pattern, replacement, config)
-    config = re.sub(FALLBACK, r"\g<0> disabled", config, flags=re.MULTILINE)
     if host is not None:
         config = _replaced(r"^(frontend http_frontend\n    bind ).*:(\d+)$", rf"\g<1>{_bound(host)}:\2", config)
     if edge.tls is not None and pem is not None:

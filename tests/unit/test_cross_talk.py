@@ -21,7 +21,7 @@ from ray import serve
 from deployments.engines.protocols import EngineSpec, Samples, SpeechEngine, SpeechRequest
 from deployments.engines.simulated.engine import SimulatedEngine
 from deployments.replica import base
-from deployments.replica.base import ReplicaSettings
+from deployments.replica.base import ModelReplica, ReplicaSettings
 from deployments.replica.cpu_scheduling import CpuScheduling
 from deployments.replica.synthesizer import Synthesizer
 from deployments.replica.wire import PackedChunk, unpack
@@ -91,7 +91,9 @@ def requests_of(name: str, engine: SpeechEngine[Any]) -> list[SpeechRequest]:
     return [SpeechRequest((f"Number {n}.",), voice, seed=n) for n in range(number)]
 
 
-async def replica_of(name: str, engine: SpeechEngine[Any], most: int, patch: pytest.MonkeyPatch) -> Any:
+async def replica_of(
+    name: str, engine: Any, most: int, patch: pytest.MonkeyPatch, deployment: type[ModelReplica] = Synthesizer
+) -> Any:
     """A replica as Ray Serve makes it, with this engine."""
     bounds = SimpleNamespace(max_ongoing_requests=REQUESTS)
     context = SimpleNamespace(replica_id=SimpleNamespace(unique_id=name), _deployment_config=bounds)
@@ -110,7 +112,7 @@ async def replica_of(name: str, engine: SpeechEngine[Any], most: int, patch: pyt
         steps=StepSettings(max_batch_size=most),
         stuck_after_s=60.0,
     )
-    replica: Any = Synthesizer.__new__(Synthesizer)
+    replica: Any = deployment.__new__(deployment)
     await replica.__init__(settings)
     return replica
 

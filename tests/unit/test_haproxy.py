@@ -99,12 +99,6 @@ def test_only_who_runs_the_service_may_command_haproxy(tmp_path: Path) -> None:
     assert "mode 666" not in amended(written_by_ray(tmp_path), EdgeSettings())
 
 
-def test_no_request_waits_in_rays_proxy_for_another_gateway(tmp_path: Path) -> None:
-    config = amended(written_by_ray(tmp_path), EdgeSettings())
-    assert "server proxy 127.0.0.1:20002 check backup disabled\n" in config
-    assert re.search(r"server replica 127\.0\.0\.1:20001 check(?!.*disabled)", config)
-
-
 def test_no_path_is_not_found_while_no_application_is_known(tmp_path: Path) -> None:
     assert "http-request return status 503" in amended(written_by_ray(tmp_path, routes=False), EdgeSettings())
     assert "http-request return status 404" in amended(written_by_ray(tmp_path, routes=True), EdgeSettings())
