@@ -6,7 +6,8 @@ import mmap
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from os import SEEK_END
-from tempfile import SpooledTemporaryFile, gettempdir
+from socket import gethostname
+from tempfile import SpooledTemporaryFile
 from typing import IO
 
 from deployments.errors import fail
@@ -50,8 +51,11 @@ def storage_full_for_os_error() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        cause = f"A temporary file cannot be written: {error.strerror or error}."
-        remedy = f"Make room in {gettempdir()}, or set TMPDIR to a folder on a larger disk. Then run the job again."
+        cause = f"A temporary file cannot be written on {gethostname()}: {error.strerror or error}."
+        remedy = (
+            "Make room in its folder of temporary files (TMPDIR, or /tmp), or set TMPDIR to a folder on a larger disk."
+        )
+        remedy += " Then run the job again."
         raise fail("storage_full", cause, remedy, code="storage_full") from error
 
 

@@ -91,13 +91,14 @@ def _too_large(size: int, most_bytes: int) -> MotetError:
     cause = (
         f"Cutting this recording takes {size / 2**20:,.0f} MB of decoded sound; the limit is {most_bytes / 2**20:,.0f}."
     )
-    remedy = "Send fewer channels or a lower sample rate, or ask for shorter chunks."
+    remedy = "Send fewer channels or a lower sample rate, or, if it is to be separated, ask for shorter chunks."
     return fail("too_large", cause, remedy, code="decoded_sound_too_large")
 
 
 def _waited_too_long(most_wait_s: float) -> MotetError:
     cause = f"For {most_wait_s:g} seconds, other recordings left too little memory for the sound of this one."
-    return fail("overloaded", cause, "Try again later.", code="too_many_recordings")
+    remedy = f"Try again in {most_wait_s:.0f} s."
+    return fail("overloaded", cause, remedy, code="too_many_recordings", retry_after_s=most_wait_s)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated
@@ -57,11 +57,11 @@ def serve_in_new_program(path: Path, profile: profiles.Profile) -> int:
         wanted = profiles.environment(profile, Path(folder), address.port, os.environ, edge, address.host)
         environment = {**os.environ, **wanted}
         # In a session of its own: Ctrl-C in a terminal would end Ray's processes before we can ask them to leave.
-        program = subprocess.Popen(
-            [sys.executable, "-m", "serve_app.cli.serve_process", str(path)], env=environment, start_new_session=True
-        )
+        command = [sys.executable, "-m", "serve_app.cli.serve_process", str(path), str(os.getpid())]
         try:
-            with _passing_signals_to(program):
+            with _signals_for_program() as pass_signals_to:
+                program = subprocess.Popen(command, env=environment, start_new_session=True)
+                pass_signals_to(program)
                 return collect_until_end(program)
         finally:
             end_processes_of(folder)
@@ -79,28 +79,37 @@ def collect_until_end(program: subprocess.Popen[bytes]) -> int:
     """Waits for the program; returns its exit status. As the first process of a container this one becomes the parent of all
     that lose theirs, such as the one that watched a replaced HAProxy: collects each that ends, which would stay a zombie."""
     while True:
-        try:
-            pid, status = os.wait()
-        except ChildProcessError:  # whoever started this process ignores SIGCHLD, so the system has collected them
-            return program.wait()
+        pid, status = os.wait()
         if pid == program.pid:
             program.returncode = os.waitstatus_to_exitcode(status)
             return program.returncode
 
 
 @contextmanager
-def _passing_signals_to(program: subprocess.Popen[bytes]) -> Iterator[None]:
-    """Ctrl-C and `kill` are meant for the program."""
+def _signals_for_program() -> Iterator[Callable[[subprocess.Popen[bytes]], None]]:
+    """Ctrl-C and `kill` are meant for a program that is about to be started: gives what is to be called with it, which
+    sends it those that came before, too. Its end is noticed even if whoever started this process ignores SIGCHLD."""
+    program: subprocess.Popen[bytes] | None = None
+    early: list[int] = []
 
     def send(number: int, _: object) -> None:
-        if program.returncode is None:
+        if program is None:
+            early.append(number)
+        elif program.returncode is None:
             with suppress(ProcessLookupError):  # it was collected a moment ago
                 # `send_signal` would collect one that has just ended, for which somebody waits.
                 os.kill(program.pid, number)
 
+    def pass_to(started: subprocess.Popen[bytes]) -> None:
+        nonlocal program
+        program = started
+        while early:
+            send(early.pop(0), None)
+
     kept = {number: signal.signal(number, send) for number in END_SIGNALS}
+    kept[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     try:
-        yield
+        yield pass_to
     finally:
         for number, handler in kept.items():
             signal.signal(number, handler)

@@ -51,8 +51,9 @@ def end_processes_of(folder: str) -> None:
     kill(haproxy_processes(folder), LEAVE_S)
 
 
-def main(config_path: Path) -> int:
-    """Serves until a signal comes, and then until open requests have ended. Returns the exit status."""
+def main(config_path: Path, starter: int) -> int:
+    """Serves until a signal comes, or the process `starter` ends, and then until open requests have ended. Returns the exit
+    status."""
     stop = StopSignals()
     stop.catch()
     try:
@@ -63,7 +64,7 @@ def main(config_path: Path) -> int:
                 _announce(settings)
                 _hold_jobs(settings)
             _renew_certificates(settings.app.edge.tls, stop.asked)
-            if _wait_for_signal(stop.asked):
+            if _wait_for_signal(stop.asked, starter):
                 drain(settings.application, settings.app.drain_s, stop.at_once)
     except KeyboardInterrupt:
         return 0
@@ -73,13 +74,12 @@ def main(config_path: Path) -> int:
     return 0
 
 
-def _wait_for_signal(asked: threading.Event) -> bool:
+def _wait_for_signal(asked: threading.Event, starter: int) -> bool:
     """Waits for a signal. False if the process that started this one is gone: then nobody can send another one."""
-    parent = os.getppid()
-    while not asked.wait(PARENT_POLL_S):
-        if os.getppid() != parent:
-            return False
-    return True
+    while os.getppid() == starter:
+        if asked.wait(PARENT_POLL_S):
+            return True
+    return asked.is_set()
 
 
 def _renew_certificates(settings: TlsSettings | None, stopped: threading.Event) -> None:
@@ -270,6 +270,6 @@ def _announce(settings: ConfigFile) -> None:
 
 
 if __name__ == "__main__":
-    status = main(Path(sys.argv[1]))
+    status = main(Path(sys.argv[1]), int(sys.argv[2]))
     sys.stdout.flush()
     os._exit(status)  # every process is gone by now; what Ray does at exit would wait for them

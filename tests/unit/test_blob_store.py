@@ -8,6 +8,7 @@ from pathlib import Path
 
 import fsspec
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 
 from deployments.errors import MotetError
 from serve_app.gateway.jobs import blob_table
@@ -80,6 +81,30 @@ async def test_what_nobody_holds_after_an_hour_is_removed(tmp_path: Path) -> Non
     await blobs.remove_unlinked()
     assert len(files_in(tmp_path)) == 1
     blobs._clock = lambda: blob_table.UNLINKED_AFTER_S
+    await blobs.remove_unlinked()
+    assert files_in(tmp_path) == []
+
+
+async def test_a_file_that_cannot_be_removed_does_not_keep_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blobs = blobs_of(tmp_path)
+    for number in range(3):
+        await blobs.write_bytes(DATA + bytes([number]))
+    blobs._clock = lambda: blob_table.UNLINKED_AFTER_S
+    held = files_in(tmp_path)[1]
+    remove = LocalFileSystem.rm_file
+
+    def guarded(self: LocalFileSystem, path: str) -> None:
+        if Path(path).name == held.name:
+            raise PermissionError("retention")
+        remove(self, path)
+
+    monkeypatch.setattr(LocalFileSystem, "rm_file", guarded)
+    await blobs.remove_unlinked()
+    assert files_in(tmp_path) == [held]
+    monkeypatch.undo()
+    blobs._clock = lambda: 2 * blob_table.UNLINKED_AFTER_S
     await blobs.remove_unlinked()
     assert files_in(tmp_path) == []
 

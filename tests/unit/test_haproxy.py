@@ -119,11 +119,14 @@ def test_a_check_of_a_configuration_says_why_it_failed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     binary = tmp_path / "haproxy"
-    for does, wanted in (("echo 'unknown keyword' >&2; exit 1", "unknown keyword"), ("exec sleep 60", "did not check")):
+    for does, wanted, valid in (
+        ("echo 'unknown keyword' >&2; exit 1", "unknown keyword", False),
+        ("exec sleep 60", "did not check", True),
+    ):
         binary.write_text(f"#!/bin/sh\n{does}\n")
         binary.chmod(0o755)
         monkeypatch.setattr(haproxy, "CHECK_TIMEOUT_S", 0.2 if "sleep" in does else 30.0)
-        assert not haproxy.is_valid(tmp_path / "haproxy.cfg", str(binary))
+        assert haproxy.is_valid(tmp_path / "haproxy.cfg", str(binary)) == valid
         assert wanted in capsys.readouterr().err
 
 

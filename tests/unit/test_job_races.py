@@ -156,12 +156,12 @@ async def test_what_is_being_removed_gets_no_holder(queue: Queue, monkeypatch: p
     blob, store = await queue.blobs.write_bytes(b"sound"), queue.blobs.store
     remove, refused = store.remove, list[MotetError]()
 
-    def link_before(paths: Sequence[str]) -> None:
+    def link_before(paths: Sequence[str]) -> list[str]:
         coming = asyncio.run_coroutine_threadsafe(queue.run(blob_table.link, "job_1", blob, 0.0), loop)
         with pytest.raises(MotetError) as error:
             coming.result()
         refused.append(error.value)
-        remove(paths)
+        return remove(paths)
 
     loop = asyncio.get_running_loop()
     queue.blobs._clock = lambda: blob_table.UNLINKED_AFTER_S

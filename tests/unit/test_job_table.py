@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from deployments.errors import MotetError
-from serve_app.gateway.jobs import batch_table, blob_table, file_table, job_table
+from serve_app.gateway.jobs import batch_jobs, batch_table, blob_table, file_table, job_table
 from serve_app.gateway.jobs.blob_table import Part
 from serve_app.gateway.jobs.database import JobDatabase
-from serve_app.gateway.jobs.job_table import Progress
+from serve_app.gateway.jobs.job_table import Line, Progress
 from serve_app.gateway.jobs.jobs import steady_clock
 from serve_app.gateway.jobs.records import Blob, Job, JobAnswer, JobBatch, JobRequest, StoredFile, Viewer
 from serve_app.gateway.jobs.settings import JobSettings
@@ -264,13 +264,47 @@ def test_batches_with_results_are_listed_as_long_as_their_files_are_kept(run: Ru
     kept: list[str] = []
     for ended_s in (20.0, 10.0, 30.0):
         batch = begin_batch(run, "me", settings)
-        times, files = {"completed_at": ended_s}, {"output": "file-2"}
+        output = StoredFile(f"file-{batch.id}", "me", SOUND, "output.jsonl", "batch_output", 0.0, 1000.0)
+        run(file_table.add, [output])
+        times, files = {"completed_at": ended_s}, {"output": output.id}
         run(batch_table.write, replace(batch, status="completed", times=times, files=files))
         kept.append(batch.id)
     begin_batch(run, "me", settings)
     assert {batch.id for batch in run(batch_table.listed, "me", None, 10)} >= set(kept)
     run(batch_table.delete_old, settings, 120.0)
     assert [batch.id for batch in run(batch_table.listed, "me", None, 10)][1:] == [kept[2]]
+
+
+def test_batches_whose_files_were_deleted_are_bounded_like_those_that_failed(run: Run) -> None:
+    settings = JobSettings(max_batches=9, max_batches_per_client=2)
+    for number in range(4):
+        batch = begin_batch(run, "me", settings)
+        run(batch_table.write, replace(batch, status="completed", files={"error": f"file-gone-{number}"}))
+    begin_batch(run, "me", settings)
+    assert len(run(batch_table.listed, "me", None, 10)) == 3
+
+
+def test_the_answers_of_batches_count_as_files_of_their_client_before_they_are_made(run: Run) -> None:
+    settings = JobSettings(max_files_per_client=6)
+    first, second = (begin_batch(run, "me", settings) for _ in range(2))
+    lines = [(a_job(), Line(first.id, number, str(number)), [SOUND]) for number in range(3)]
+    assert run(batch_jobs.begin, first, lines, settings, 0.0)
+    assert not run(batch_jobs.begin, first, lines, settings, 0.0)
+    with pytest.raises(MotetError, match="3 files and lines of batches") as refused:
+        run(batch_jobs.begin, second, [(a_job(), Line(second.id, n, str(n)), [SOUND]) for n in range(2)], settings, 0.0)
+    assert (refused.value.failure.kind, refused.value.failure.code) == ("overloaded", "too_many_files")
+
+
+def test_a_file_that_cannot_be_removed_is_tried_again_later(run: Run) -> None:
+    job = a_job()
+    queued(run, job)
+    run(job_table.delete, job.id, 1.0)
+    assert removable(run) == [SOUND.path]
+    run(blob_table.removed, [SOUND.path], [SOUND.path], 500.0)
+    assert run(blob_table.removable, 499.0, 100) == []
+    assert run(blob_table.removable, 500.0, 100) == [SOUND.path]
+    run(blob_table.removed, [SOUND.path], [], 0.0)
+    assert removable(run) == []
 
 
 def test_batches_without_results_go_in_the_order_in_which_they_ended(run: Run) -> None:
@@ -321,7 +355,7 @@ def test_a_blob_stays_as_long_as_somebody_holds_it(run: Run) -> None:
     assert removable(run) == []
     run(job_table.delete, second.id, 1.0)
     assert removable(run) == [SOUND.path]
-    run(blob_table.removed, [SOUND.path])
+    run(blob_table.removed, [SOUND.path], [], 1e12)
     assert removable(run) == []
     assert run(blob_table.total_bytes) == TEXT.bytes
 

@@ -150,6 +150,13 @@ def test_calls_without_numbers_and_with_one_id_are_told_apart_by_their_names() -
     assert found == [(0, "add", "{"), (0, "", "}"), (1, "now", "{}")]
 
 
+@pytest.mark.parametrize("first_id", [None, "c0"])
+def test_calls_without_numbers_go_on_in_pieces_without_an_id(first_id: str | None) -> None:
+    parts = read(call(None, '{"a"', "add", first_id), call(None, ": 1}"), call(None, "{}", "now"), DONE)
+    found = [(part.index, part.arguments) for part in parts if isinstance(part, CallPart)]
+    assert found == [(0, '{"a"'), (0, ": 1}"), (1, "{}")]
+
+
 def test_calls_without_numbers_that_repeat_their_name_are_one_until_their_arguments_are_complete() -> None:
     pieces = ('{"a": {"b"', ": 1}", "}", '{"a": 2', "}")
     parts = read(*(call(None, piece, "add", "c0") for piece in pieces), DONE)

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from serve_app.cli.serve import _passing_signals_to
+from serve_app.cli.serve import _signals_for_program
 
 LONGEST_S = 30
 COLLECTED, ZOMBIE = 7, 8
@@ -37,11 +37,14 @@ PR_SET_CHILD_SUBREAPER = 36
 ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 sys.exit(collect_until_end(subprocess.Popen([sys.executable, "-c", sys.argv[1]])))
 """
-WAITS_FOR_A_PROGRAM = """
+FAILED = 3
+WAITS_FOR_A_PROGRAM = f"""
 import subprocess, sys
-from serve_app.cli.serve import collect_until_end
+from serve_app.cli.serve import _signals_for_program, collect_until_end
 
-sys.exit(collect_until_end(subprocess.Popen([sys.executable, "-c", ""])))
+with _signals_for_program():
+    status = collect_until_end(subprocess.Popen([sys.executable, "-c", "import sys; sys.exit({FAILED})"]))
+sys.exit(status)
 """
 
 
@@ -51,16 +54,25 @@ def test_a_process_that_lost_its_parent_is_collected() -> None:
     assert ended.returncode == COLLECTED
 
 
-def test_a_parent_that_ignores_ended_children_is_no_error() -> None:
+def test_the_exit_status_is_known_though_the_starter_ignores_ended_children() -> None:
     ignoring = "import signal; signal.signal(signal.SIGCHLD, signal.SIG_IGN)"
     command = [sys.executable, "-c", f"{ignoring}{WAITS_FOR_A_PROGRAM}"]
     ended = subprocess.run(command, timeout=LONGEST_S, capture_output=True)
-    assert (ended.returncode, ended.stderr) == (0, b"")
+    assert (ended.returncode, ended.stderr) == (FAILED, b"")
 
 
 def test_a_signal_to_a_program_that_was_just_collected_is_dropped() -> None:
     program = subprocess.Popen([sys.executable, "-c", ""])
     os.waitpid(program.pid, 0)
-    with _passing_signals_to(program):
+    with _signals_for_program() as pass_signals_to:
+        pass_signals_to(program)
         signal.raise_signal(signal.SIGTERM)
     program.returncode = 0
+
+
+def test_a_signal_that_comes_before_the_program_is_sent_to_it() -> None:
+    with _signals_for_program() as pass_signals_to:
+        signal.raise_signal(signal.SIGTERM)
+        program = subprocess.Popen([sys.executable, "-c", f"import time; time.sleep({LONGEST_S})"])
+        pass_signals_to(program)
+        assert program.wait(LONGEST_S) == -signal.SIGTERM

@@ -16,12 +16,16 @@ QueuedLine = tuple[Job, Line, Sequence[Blob]]
 
 def begin(
     connection: Connection, batch: JobBatch, jobs: Sequence[QueuedLine], settings: JobSettings, now_s: float
-) -> None:
-    """Queues the jobs of a batch whose input was read. Raises `MotetError` (overloaded) if they are too many."""
-    if batch_table.is_still(connection, batch):
-        job_table.add_lines(connection, jobs, settings)
-        times = {**batch.times, "in_progress_at": now_s}
-        batch_table.write(connection, replace(batch, status="in_progress", total=len(jobs), times=times))
+) -> bool:
+    """Queues the jobs of a batch whose input was read. False if another gateway did, or the batch was cancelled. Raises
+    `MotetError` (overloaded) if they are too many, or their answers would be too many files."""
+    if not batch_table.is_still(connection, batch):
+        return False
+    file_table.ensure_room_for_answers(connection, batch.owner, len(jobs), settings)
+    job_table.add_lines(connection, jobs, settings)
+    times = {**batch.times, "in_progress_at": now_s}
+    batch_table.write(connection, replace(batch, status="in_progress", total=len(jobs), times=times))
+    return True
 
 
 def delete_open(connection: Connection, batch: JobBatch, now_s: float) -> JobBatch:
@@ -32,12 +36,13 @@ def delete_open(connection: Connection, batch: JobBatch, now_s: float) -> JobBat
     return batch_table.counted(connection, batch)
 
 
-def end(connection: Connection, before: JobBatch, ended: JobBatch, files: Sequence[StoredFile], now_s: float) -> None:
-    """Ends a batch with its files and deletes its jobs, unless another gateway has done it."""
+def end(connection: Connection, before: JobBatch, ended: JobBatch, files: Sequence[StoredFile], now_s: float) -> bool:
+    """Ends a batch with its files and deletes its jobs. False if another gateway has done it."""
     if not batch_table.is_still(connection, before):
-        return
+        return False
     file_table.add(connection, files)
     for row in connection.execute("SELECT id FROM jobs WHERE batch = ?", (before.id,)).fetchall():
         job_table.delete(connection, row["id"], now_s)
     blob_table.unlink(connection, before.id, now_s)
     batch_table.write(connection, ended)
+    return True

@@ -84,10 +84,12 @@ class BatchRunner:
             mistakes = [mistake(None, fail("invalid", "The file has no lines.", code="empty_file"))]
         if not mistakes:
             try:
-                await self._database.run(batch_jobs.begin, batch, lines, self._settings, self._clock())
-                return True
+                if begun := await self._database.run(batch_jobs.begin, batch, lines, self._settings, self._clock()):
+                    return begun
+                await uploads.release()
+                return False
             except MotetError as error:
-                if error.failure.code != "too_many_jobs":
+                if error.failure.code not in ("too_many_jobs", "too_many_files"):
                     raise
                 mistakes = [mistake(None, error)]
         await self._database.run(batch_table.refuse, replace(batch, mistakes=tuple(mistakes)), self._clock())
@@ -145,7 +147,8 @@ class BatchRunner:
         cancelled = batch.status == "cancelling"
         times = {**batch.times, "cancelled_at" if cancelled else "completed_at": now_s}
         ended = replace(batch, status="cancelled" if cancelled else "completed", files=ids, times=times)
-        await self._database.run(batch_jobs.end, batch, ended, made, now_s)
+        if not await self._database.run(batch_jobs.end, batch, ended, made, now_s):
+            await self._blobs.release([file.blob for file in made])
 
 
 def _raise_if_unavailable(error: MotetError) -> None:

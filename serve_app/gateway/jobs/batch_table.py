@@ -25,7 +25,10 @@ DELETE FROM batches WHERE id IN (
     SELECT id FROM (
         SELECT id, ROW_NUMBER() OVER (PARTITION BY owner ORDER BY {ENDED_AT} DESC, id DESC) AS newest
         FROM batches
-        WHERE owner = COALESCE(?, owner) AND status IN ('failed', 'cancelled') AND json_extract(data, '$.files') = '{{}}'
+        WHERE owner = COALESCE(?, owner) AND status IN ('failed', 'cancelled', 'completed') AND NOT EXISTS (
+            SELECT 1 FROM files
+            WHERE files.id IN (json_extract(data, '$.files.output'), json_extract(data, '$.files.error'))
+        )
     )
     ORDER BY newest LIMIT -1 OFFSET ?
 )
@@ -56,8 +59,8 @@ def _ensure_room(connection: Connection, owner: str, settings: JobSettings) -> N
 
 
 def _delete_without_files(connection: Connection, owner: str, settings: JobSettings) -> None:
-    """Deletes batches that ended without a result if there are too many, those first that ended first: a client may make one
-    after another that fails at once."""
+    """Deletes batches of which no file is there if there are too many, those first that ended first: a client may make one
+    after another that fails at once, and delete its file of errors."""
     for whose, most in ((owner, settings.max_batches_per_client), (None, settings.max_batches)):
         connection.execute(DELETE_WITHOUT_FILES, (whose, most))
 

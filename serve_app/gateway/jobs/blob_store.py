@@ -6,6 +6,7 @@ A file is complete or not there at all. Calls block; run them on a thread.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import secrets
 import time
@@ -20,6 +21,8 @@ from fsspec.implementations.local import LocalFileSystem
 from deployments.errors import fail
 from serve_app.gateway.bodies.storage import storing
 from serve_app.gateway.jobs.records import Blob
+
+logger = logging.getLogger("ray.serve")
 
 INCOMING = "incoming"
 PARTS = "parts"
@@ -73,15 +76,25 @@ class BlobStore:
             return {}
         return {f"{folder}/{each['name'].rpartition('/')[2]}": int(each["size"]) for each in found}
 
-    def remove(self, paths: Sequence[str]) -> None:
-        """Removes files, as far as they are there, and the folders of parts that are empty then."""
-        for path in paths:
-            with suppress(FileNotFoundError):
-                self._files.rm_file(f"{self._root}/{path}")
+    def remove(self, paths: Sequence[str]) -> list[str]:
+        """Removes files, as far as they are there, and the folders of parts that are empty then. Returns the paths of those
+        that cannot be removed now, which are logged."""
+        kept = [path for path in paths if not self._is_removed(path)]
         if isinstance(self._files, LocalFileSystem):
             for folder in {Path(path).parent for path in paths if path.startswith(f"{PARTS}/")}:
                 with suppress(OSError):  # it has other files
                     Path(self._root, folder).rmdir()
+        return kept
+
+    def _is_removed(self, path: str) -> bool:
+        try:
+            self._files.rm_file(f"{self._root}/{path}")
+        except FileNotFoundError:
+            return True
+        except Exception as error:  # each protocol has errors of its own
+            logger.warning("The file %s of the store cannot be removed: %s", path, error)
+            return False
+        return True
 
     def sweep(self) -> None:
         """Removes what processes that ended left half-written."""

@@ -74,7 +74,10 @@ def renew(connection: Connection, blobs: Sequence[Blob], now_s: float) -> None:
 
 def release(connection: Connection, blobs: Sequence[Blob], now_s: float) -> None:
     """Files that were written are removed soon, unless somebody holds them."""
-    connection.executemany("UPDATE unlinked SET remove_at = ? WHERE path = ?", [(now_s, blob.path) for blob in blobs])
+    connection.executemany(
+        "UPDATE unlinked SET remove_at = ? WHERE path = ? AND remove_at != ?",
+        [(now_s, blob.path, REMOVAL_BEGAN) for blob in blobs],
+    )
 
 
 def unlink(connection: Connection, holder: str, now_s: float) -> None:
@@ -107,9 +110,13 @@ def removable(connection: Connection, now_s: float, most: int) -> list[str]:
     return paths
 
 
-def removed(connection: Connection, paths: Sequence[str]) -> None:
-    """Their files are removed."""
-    connection.executemany("DELETE FROM unlinked WHERE path = ?", [(path,) for path in paths])
+def removed(connection: Connection, paths: Sequence[str], kept: Sequence[str], again_s: float) -> None:
+    """The files of `paths` are removed, except those that are `kept` because they could not be: for them it is tried again
+    at `again_s`. What was written anew meanwhile stays."""
+    connection.executemany("UPDATE unlinked SET remove_at = ? WHERE path = ?", [(again_s, path) for path in kept])
+    connection.executemany(
+        "DELETE FROM unlinked WHERE path = ? AND remove_at = ?", [(path, REMOVAL_BEGAN) for path in paths]
+    )
 
 
 def keep_part(connection: Connection, job: str, address: str, path: str, size: int, now_s: float) -> str | None:

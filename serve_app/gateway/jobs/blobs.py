@@ -12,6 +12,7 @@ from pathlib import Path
 from deployments.errors import MotetError, fail
 from serve_app.gateway.jobs import blob_table
 from serve_app.gateway.jobs.blob_store import BlobStore, BlobWriter
+from serve_app.gateway.jobs.blob_table import UNLINKED_AFTER_S
 from serve_app.gateway.jobs.database import JobDatabase
 from serve_app.gateway.jobs.records import Blob
 from serve_app.gateway.jobs.settings import JobSettings
@@ -123,8 +124,8 @@ class Blobs:
     async def remove_unlinked(self) -> None:
         """Removes the files that nobody holds."""
         while paths := await self._database.run(blob_table.removable, self._clock(), REMOVED_AT_ONCE):
-            await asyncio.to_thread(self.store.remove, paths)
-            await self._database.run(blob_table.removed, paths)
+            kept = await asyncio.to_thread(self.store.remove, paths)
+            await self._database.run(blob_table.removed, paths, kept, self._clock() + UNLINKED_AFTER_S)
         await asyncio.to_thread(lambda: self.store.sweep())
 
 

@@ -16,6 +16,7 @@ SELECT files.*, blobs.path, blobs.bytes FROM files JOIN blobs USING (digest)
 WHERE owner = ? AND purpose = COALESCE(?, purpose) AND (created_at, id) < (?, ?)
 ORDER BY created_at DESC, id DESC LIMIT ?
 """
+FILES_OF_A_BATCH = ("output", "error")
 OLDEST_FIRST = NEWEST_FIRST.replace("<", ">").replace(" DESC", "")
 
 
@@ -38,16 +39,31 @@ def add(connection: Connection, files: Sequence[StoredFile]) -> None:
         )
 
 
+def ensure_room_for_answers(connection: Connection, owner: str, lines: int, settings: JobSettings) -> None:
+    """Raises `MotetError` (overloaded) if a client would have too many files if each line of its batches made one, those of
+    a new batch with so many lines too, whose output and errors are a file each."""
+    (open_lines,) = connection.execute(
+        "SELECT COUNT(*) FROM jobs WHERE owner = ? AND batch IS NOT NULL", (owner,)
+    ).fetchone()
+    held, most = _files_of(connection, owner) + open_lines, settings.max_files_per_client
+    if held + lines + len(FILES_OF_A_BATCH) > most:
+        cause = f"This client has {held:,} files and lines of batches; with these {lines:,} lines they exceed {most:,}."
+        raise fail("overloaded", cause, "Delete files, or make smaller batches.", code="too_many_files")
+
+
 def _ensure_room(connection: Connection, owner: str, settings: JobSettings) -> None:
     (total,) = connection.execute("SELECT COUNT(*) FROM files").fetchone()
-    (own,) = connection.execute("SELECT COUNT(*) FROM files WHERE owner = ?", (owner,)).fetchone()
-    for held, most, whose in (
-        (own, settings.max_files_per_client, "This client"),
-        (total, settings.max_files, "The service"),
+    for held, most, whose, remedy in (
+        (_files_of(connection, owner), settings.max_files_per_client, "This client", "Delete some first."),
+        (total, settings.max_files, "The service", "Try again later."),
     ):
         if held >= most:
-            cause = f"{whose} has {held} files, the limit."
-            raise fail("overloaded", cause, "Delete some first.", code="too_many_files")
+            raise fail("overloaded", f"{whose} has {held} files, the limit.", remedy, code="too_many_files")
+
+
+def _files_of(connection: Connection, owner: str) -> int:
+    (own,) = connection.execute("SELECT COUNT(*) FROM files WHERE owner = ?", (owner,)).fetchone()
+    return int(own)
 
 
 def get(connection: Connection, viewer: Viewer, id: str) -> StoredFile:

@@ -123,7 +123,7 @@ class _Assembly:
 
     def _call(self, call: Mapping[str, Any]) -> CallPart:
         function = _mapping(call.get("function"))
-        call_id, index = call.get("id"), call.get("index")
+        call_id, index = str(call.get("id") or ""), call.get("index")
         name, arguments = str(function.get("name") or ""), function.get("arguments") or ""
         if not isinstance(index, int):  # as some servers send calls, whole or in parts
             index = self._index_of(call_id, name)
@@ -131,18 +131,18 @@ class _Assembly:
             raise _unreadable(f"more than {MAX_CALLS} function calls")
         if index not in self.ids and not name:
             raise _unreadable("a function call without a name")
-        self.ids.setdefault(index, str(call_id or ""))
+        self.ids.setdefault(index, call_id)
         self.names.setdefault(index, name)
         text = arguments if isinstance(arguments, str) else json.dumps(arguments)
         self.arguments[index] = self.arguments.get(index, "") + text
         return CallPart(index, self.ids[index], name, text)
 
-    def _index_of(self, call_id: object, name: str) -> int:
-        """The number of a call without one: that of the last call with its id, unless another begins. That has a name, and
-        either it is a different one or the arguments of the last call are complete."""
-        last = max((number for number, id in self.ids.items() if id == call_id), default=None)
+    def _index_of(self, call_id: str, name: str) -> int:
+        """The number of a call without one: that of the last call with its id, or without an id of the last call, unless
+        another begins. That has a name, and either it is a different one or the arguments of the last call are complete."""
+        last = max((number for number, id in self.ids.items() if call_id in ("", id)), default=None)
         begins = last is None or (name and (name != self.names[last] or _is_whole_object(self.arguments[last])))
-        return len(self.ids) if last is None or begins else last
+        return max(self.ids, default=-1) + 1 if last is None or begins else last
 
 
 def _is_whole_object(text: str) -> bool:

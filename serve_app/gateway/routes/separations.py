@@ -25,7 +25,7 @@ from deployments.engines.protocols import SeparationTraits
 from deployments.errors import fail, quoted
 from deployments.settings import SeparationSettings
 from deployments.tasks.separation import LEAST_ODE_STEP, MOST_ODE_STEP, Merged, OdeMethod, SeparationTask, ensure_takes
-from serve_app.gateway.bodies.uploads import FormFields, UploadForm, answer_upload
+from serve_app.gateway.bodies.uploads import FormFields, Upload, UploadForm, answer_upload
 from serve_app.gateway.description.operation import (
     AnswerContent,
     DescribedAnswer,
@@ -46,6 +46,8 @@ from serve_app.gateway.streaming import event_stream, stream_of
 
 router = APIRouter()
 
+MAX_REFERENCE_BYTES = 32 * 2**20
+"""A minute of sound, the longest reference, has 12 MB in stereo at 48 kHz with 16 bits."""
 FORM = FormFields(others=("reference",), repeated=("stems",))
 MOST_STEMS = 32
 """Stems that a request may name. Further names are not read."""
@@ -171,13 +173,22 @@ async def _task(
     task = replace(
         task,
         description=fields.description or None,
-        reference=await reference.read() if reference is not None else None,
+        reference=b"" if reference is not None else None,
         ode_method=fields.ode_method,
         ode_step_size=fields.ode_step_size,
         size_bytes=form.file.size,
     )
-    ensure_takes(task, traits, fields.model)
-    return task
+    ensure_takes(task, traits, fields.model)  # before the reference is read
+    return task if reference is None else replace(task, reference=await _read_reference(reference))
+
+
+async def _read_reference(reference: Upload) -> bytes:
+    """The file of a reference. Raises `MotetError` (too_large)."""
+    data = await reference.read_part(MAX_REFERENCE_BYTES + 1)
+    if len(data) > MAX_REFERENCE_BYTES:
+        cause = f"The reference has over {MAX_REFERENCE_BYTES // 2**20} MB."
+        raise fail("too_large", cause, "Send less sound, or a smaller format.", param="reference")
+    return data
 
 
 async def _events(
