@@ -18,8 +18,9 @@ GB = 1e9
 def fetch_and_note(choice: Choice, store: InstalledModels, progress: Progress) -> InstalledModel:
     """Downloads the files of a model as far as they are missing, checks them, and notes what was pinned.
 
-    Raises `MotetError`.
+    Raises `MotetError`, also if another model was added under the same name.
     """
+    _ensure_own_name(choice, store)
     with cache.locked(*(each.name for each in choice.downloads)):  # until the note says that the files are used
         fetch_locked(choice.downloads, progress)
         installed = choice.installed()
@@ -27,21 +28,33 @@ def fetch_and_note(choice: Choice, store: InstalledModels, progress: Progress) -
     return installed
 
 
+def _ensure_own_name(choice: Choice, store: InstalledModels) -> None:
+    noted = store.all().get(choice.name)
+    if noted is not None and (noted.entry, noted.repository) != (choice.entry, choice.own.found.name):
+        cause = f"Another model was added as {choice.name!r}: {noted.repository}."
+        raise fail("conflict", cause, "Remove it first, or name this one with --as NAME.", param="name")
+
+
 def remove_installed(
     installed: InstalledModel, store: InstalledModels, used: Iterable[WeightUse], *, waits: bool = True
 ) -> int | None:
     """Removes a note, and its files except those that another note has or that are `used`. Returns the bytes that are free
-    now; None if all weights were kept because other models have them.
+    now; None if all weights were kept because other models have them. A removal that fails leaves the note, and can be
+    repeated.
 
     Raises `MotetError` (invalid) if a damaged note may need them, and `BlockingIOError` without `waits`, if another program
     changes files of a repository. Then nothing was changed.
     """
     with cache.locked(*(part.repository for part in installed.parts), waits=waits):
         store.ensure_decidable(installed)
-        store.remove(installed.name)
+        store.remove(installed.name)  # first: the lock goes with the repository's folder
         uses = [*used, *(use for other in store.all().values() for use in other.uses)]
-        # The own files last: their removal clears away the views whose links lead to files that are gone.
-        freed = [_remove_unused(part, uses) for part in reversed(installed.parts)]
+        try:
+            # The own files last: their removal clears away the views whose links lead to files that are gone.
+            freed = [_remove_unused(part, uses) for part in reversed(installed.parts)]
+        except BaseException:
+            store.save(installed)
+            raise
     return None if set(freed) == {None} else sum(each or 0 for each in freed)
 
 

@@ -41,6 +41,9 @@ def _known_engine(name: str) -> str:
     return name
 
 
+EngineName = Annotated[str, AfterValidator(_known_engine)]
+
+
 class CatalogueFile(StrictModel):
     """A file of an entry."""
 
@@ -103,7 +106,7 @@ class CatalogueEntry(CatalogueFiles):
 
     about: str
     """What it is, in a sentence."""
-    engine: Annotated[str, AfterValidator(_known_engine)]
+    engine: EngineName
     """The engine that loads it."""
     parameters: str
     """Its size, such as 809M."""

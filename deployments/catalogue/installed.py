@@ -20,6 +20,7 @@ from deployments.catalogue.entries import (
     NAME_PATTERN,
     Commit,
     Digest,
+    EngineName,
     EntryName,
     ModelCatalogue,
     RepositoryName,
@@ -130,7 +131,7 @@ class InstalledModel(InstalledFiles):
     """What it is called in the configuration."""
     entry: str | None
     """Its entry in the catalogue; null for one that was named as hf:<org>/<name>."""
-    engine: str
+    engine: EngineName
     """The engine that loads it."""
     hardware: Literal["cpu", "cuda", "mlx"]
     """Where it runs."""

@@ -119,6 +119,8 @@ def _collect(wanted: Download, progress: Callable[[int], None], pause: Pause) ->
     with closing(HubTransfer(wanted.name, wanted.commit, pause)) as transfer:
         for file in wanted.files:
             whole = folder / file.path
+            if whole.is_file() and not file.matches(whole):  # of another mirror or pin, or lost with the power
+                whole.unlink()
             if not whole.is_file():
                 part = whole.with_name(f"{whole.name}{cache.PART}")
                 transfer.bring(file, part, show)

@@ -115,7 +115,11 @@ def try_and_note(installed: InstalledModel, store: InstalledModels) -> tuple[Ins
 
     outcome = trial_of(installed.name, Model.model_validate(installed.configuration))
     tried = installed.model_copy(update={"trial": outcome.trial})
-    store.save(tried)
+    with cache.locked(*(part.repository for part in installed.parts)):
+        if store.all().get(installed.name) != installed:
+            cause = f"{installed.name} was removed or changed while it was tried."
+            raise fail("conflict", cause, "Add it again.", code="model_changed")
+        store.save(tried)
     return tried, outcome.trial, outcome.about
 
 

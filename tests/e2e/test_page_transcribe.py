@@ -92,3 +92,19 @@ def test_a_refusal_is_a_sentence_and_goes_away_with_the_next_recording(
     studio.page.set_input_files("#transcribe-file", recording)
     expect(studio.page.locator("#transcribe-error")).to_be_hidden()
     studio.state("transcribe-state", "done")
+
+
+@pytest.mark.parametrize("size", [(1280, 800), (390, 844)])
+def test_on_any_screen_what_came_of_a_recording_is_in_view(
+    size: tuple[int, int], recording: Path, browsers: Browsers, service: Service
+) -> None:
+    with studio_with(browsers.get(), service, view="transcribe") as studio:
+        studio.page.set_viewport_size({"width": size[0], "height": size[1]})
+        studio.page.set_input_files("#transcribe-file", recording)
+        studio.state("transcribe-state", "done")
+        expect(studio.page.locator("#transcribe-text .word").first).to_be_in_viewport()
+        studio.page.set_input_files(
+            "#transcribe-file", {"name": "broken.mp3", "mimeType": "audio/mpeg", "buffer": bytes(5000)}
+        )
+        studio.state("transcribe-state", "failed")
+        expect(studio.page.locator("#transcribe-error")).to_be_in_viewport()

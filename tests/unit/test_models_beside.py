@@ -434,3 +434,47 @@ def test_vibevoice_realtime_speaks_with_a_tokenizer_and_voices_of_other_reposito
         assert {voice.id for voice in engine.traits.voices} == set(VOICES)
         (chunk,) = engine.step([engine.open(SpeechRequest(("Hello.",), next(iter(VOICES))))])
         assert len(chunk.samples) > 0
+
+
+def test_a_removal_that_was_interrupted_can_be_repeated(
+    registry: RegistrySettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert motet("models", "add", "voice", "--no-try").exit_code == 0
+    remove = cache.remove
+
+    def interrupted(name: str, *rest: Any) -> int:
+        if name == WORDS:
+            raise PermissionError("not yours")
+        return remove(name, *rest)
+
+    with monkeypatch.context() as broken, pytest.raises(PermissionError):
+        broken.setattr(cache, "remove", interrupted)
+        motet("models", "remove", "voice")
+    assert InstalledModels(registry).find("voice") is not None
+    done = motet("models", "remove", "voice")
+    assert done.exit_code == 0 and InstalledModels(registry).find("voice") is None
+    assert not cache.snapshot(OWN, COMMIT).exists() and not cache.snapshot(WORDS, COMMIT).exists()
+
+
+def test_another_model_of_the_same_name_is_refused_before_the_download(hub: Hub, registry: RegistrySettings) -> None:
+    assert motet("models", "add", "voice", "--no-try", "--no-config").exit_code == 0
+    hub.asked.clear()
+    with pytest.raises(MotetError, match=f"Another model was added as 'voice': {OWN}"):
+        motet("models", "add", "second", "--as", "voice", "--no-try", "--no-config")
+    assert not any("resolve" in each for each in map(str, hub.asked))
+
+
+def test_what_was_collected_for_another_pin_is_fetched_again(registry: RegistrySettings) -> None:
+    whole = cache.unfinished(OWN, COMMIT) / "model.bin"
+    whole.parent.mkdir(parents=True)
+    whole.write_bytes(bytes(len(FILES[OWN]["model.bin"])))
+    assert motet("models", "add", "voice", "--no-try").exit_code == 0
+    assert (cache.snapshot(OWN, COMMIT) / "model.bin").read_bytes() == FILES[OWN]["model.bin"]
+
+
+def test_a_note_with_an_engine_of_another_version_is_a_damaged_one(registry: RegistrySettings) -> None:
+    assert motet("models", "add", "voice", "--no-try", "--no-config").exit_code == 0
+    note = Path(registry.folder) / "voice.json"
+    note.write_text(note.read_text().replace('"whisper"', '"of-tomorrow"'))
+    assert list(InstalledModels(registry).damaged()) == ["voice"]
+    assert motet("models").exit_code == 0

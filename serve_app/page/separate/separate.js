@@ -3,7 +3,7 @@
 import { ModelPicker, loadVoices, voiceLabel } from '../service/catalogue.js';
 import { sampleInNoise } from '../service/samples.js';
 import { baseName } from '../ui/clipboard.js';
-import { byId, clock, element, fillSelect, hideError, option, publish, seconds, showError, swapButtons } from '../ui/elements.js';
+import { byId, clock, element, fillSelect, hideError, option, publish, reveal, seconds, showError, swapButtons } from '../ui/elements.js';
 import { OneAtATime, whenAborted } from '../ui/one-at-a-time.js';
 import { RecordingInput } from '../ui/recording-input.js';
 import { doTask } from './tasks.js';
@@ -179,6 +179,7 @@ function begin() {
   swapButtons(againButton, stopButton);
   setState('separating');
   status.textContent = DOING[task()];
+  reveal(byId('separate-result'));
 }
 
 function setState(state) {

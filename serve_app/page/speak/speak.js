@@ -4,7 +4,7 @@ import { ServiceError, ask, inWords } from '../service/api.js';
 import { ModelPicker, loadVoices, voiceLabel } from '../service/catalogue.js';
 import { bytesOf, eventsOf, isEventStream, piecesOf } from '../service/sse.js';
 import { Take } from '../sound/take.js';
-import { byId, disable, fillSelect, hideError, option, publish, seconds, showError } from '../ui/elements.js';
+import { byId, disable, fillSelect, hideError, option, publish, reveal, seconds, showError } from '../ui/elements.js';
 import { OneAtATime, whenAborted } from '../ui/one-at-a-time.js';
 import { openView } from '../ui/views.js';
 import { offer, startDownload } from './download.js';
@@ -215,6 +215,7 @@ async function* soundOf(events, speech) {
 function begun() {
   setState('speaking');
   status.textContent = 'Speaking…';
+  reveal(byId('speak-transport'));
 }
 
 function finishWhenHeard({ take }) {
@@ -316,7 +317,7 @@ function showEntry({ settings: made, request: body, voiceLabel: label, words: sp
   offerSpeech(current);
   setState('idle');
   status.textContent = whole ? 'From the history.' : 'From the history: a part of it.';
-  byId('speak-transport').scrollIntoView({ block: 'nearest' });
+  reveal(byId('speak-transport'));
 }
 
 function complain(message, field) {

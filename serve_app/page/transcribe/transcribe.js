@@ -6,7 +6,7 @@ import { sampleConversation } from '../service/samples.js';
 import { eventsOf, isEventStream } from '../service/sse.js';
 import { cuesOf, srt, vtt } from '../text/subtitles.js';
 import { baseName, copy, save } from '../ui/clipboard.js';
-import { byId, fillSelect, hideError, languageOptions, option, publish, seconds, showError, swapButtons } from '../ui/elements.js';
+import { byId, fillSelect, hideError, languageOptions, option, publish, reveal, seconds, showError, swapButtons } from '../ui/elements.js';
 import { OneAtATime } from '../ui/one-at-a-time.js';
 import { RecordingInput } from '../ui/recording-input.js';
 import { MediaPlayable, Transport } from '../ui/transport.js';
@@ -139,6 +139,7 @@ function begin() {
   swapButtons(againButton, stopButton);
   setState('transcribing');
   status.textContent = 'Transcribing…';
+  reveal(byId('transcribe-text'));
 }
 
 function endWords(outcome, took) {

@@ -19,10 +19,16 @@ export function element(name, properties = {}, ...children) {
   return made;
 }
 
+/** Scroll until an element is in view, and no further. @param {HTMLElement} node */
+export function reveal(node) {
+  node.scrollIntoView({ block: 'nearest' });
+}
+
 /** @param {HTMLElement} line @param {unknown} error */
 export function showError(line, error) {
   line.textContent = typeof error === 'string' ? error : inWords(error);
   line.hidden = false;
+  reveal(line);
 }
 
 /** @param {HTMLElement} line */
