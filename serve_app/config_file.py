@@ -89,7 +89,7 @@ def address_of(path: Path, environment: Mapping[str, str] = os.environ) -> HttpA
     try:
         return HttpAddress.model_validate(_address(document_of(path), environment))
     except ValidationError as error:
-        cause = "; ".join(in_words(error, HttpAddress))
+        cause = "; ".join(in_words(error, HttpAddress)) + "."
         raise fail("invalid", cause, "Correct http_options, MOTET_HOST or MOTET_PORT.") from error
 
 

@@ -18,14 +18,16 @@ WATCHED_S = 5.0
 
 
 def port(http: HttpAddress) -> Finding:
-    """Whether `motet serve` could listen now."""
+    """Whether `motet serve` could listen now, or does."""
     place = f"{http.host}:{http.port}"
     with socket.socket(socket.AF_INET6 if ":" in http.host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((http.host, http.port))
         except OSError as error:
-            remedy = "Stop what listens there (perhaps Motet itself), or set MOTET_PORT."
+            if footprint.service_at(http.port) is not None:
+                return Finding("service", "port", "ok", f"Motet listens at {place}")
+            remedy = "Stop what listens there, or set MOTET_PORT."
             return Finding("service", "port", "absent", f"{place} is not available: {error.strerror}", remedy)
     return Finding("service", "port", "ok", f"{place} is free")
 

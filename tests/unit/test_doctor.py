@@ -216,6 +216,15 @@ def test_a_taken_port_is_no_illness(tmp_path: Path) -> None:
     assert healthy(found)
 
 
+def test_a_port_at_which_motet_listens_is_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor_service.footprint, "service_at", lambda port: 1)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = doctor_service.port(HttpAddress(port=taken.getsockname()[1]))
+    assert port.state == "ok" and "Motet listens at 127.0.0.1" in port.detail
+
+
 def test_an_nvidia_gpu_is_described(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = tmp_path / "nvidia-smi"
     program.write_text("#!/bin/sh\necho 'NVIDIA L4, 23034 MiB, 550.54'\n")
