@@ -14,7 +14,7 @@ import av
 import pytest
 from typer.testing import CliRunner
 
-from serve_app.cli import command_group, doctor, doctor_hardware, doctor_libraries, doctor_service, local, main
+from serve_app.cli import command_group, doctor, doctor_hardware, doctor_libraries, doctor_service, footprint, local, main
 from serve_app.cli.findings import Finding, State, healthy, show
 from serve_app.config_file import HttpAddress
 from serve_app.edge.settings import EdgeSettings, SecuritySettings, TlsSettings
@@ -217,7 +217,7 @@ def test_a_taken_port_is_no_illness(tmp_path: Path) -> None:
 
 
 def test_a_port_at_which_motet_listens_is_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor_service.footprint, "service_at", lambda port: 1)
+    monkeypatch.setattr(footprint, "service_at", lambda port: 1)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
