@@ -14,7 +14,16 @@ import av
 import pytest
 from typer.testing import CliRunner
 
-from serve_app.cli import command_group, doctor, doctor_hardware, doctor_libraries, doctor_service, footprint, local, main
+from serve_app.cli import (
+    command_group,
+    doctor,
+    doctor_hardware,
+    doctor_libraries,
+    doctor_service,
+    footprint,
+    local,
+    main,
+)
 from serve_app.cli.findings import Finding, State, healthy, show
 from serve_app.config_file import HttpAddress
 from serve_app.edge.settings import EdgeSettings, SecuritySettings, TlsSettings
